@@ -1,0 +1,58 @@
+# `make help` lists the targets. Everything runs in .venv, which `make setup` makes from hashed requirement files.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export PYTHONWARNINGS ?= default
+
+.PHONY: help setup repro test check format experiments serve bench release lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: .venv/.installed  ## create .venv and install the pinned packages
+
+.venv/.installed: requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"{sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or later; set PYTHON=…")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bootstrap.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: setup  ## run the pipeline, then print metrics and where the report lies
+	@dvc repro
+	@emotion-yolo report
+
+test: setup  ## run the tests with coverage
+	@pytest
+
+check: setup  ## format, lint, types, import contracts, unused code and dependencies
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	vulture
+	deptry .
+
+format: setup  ## format and sort imports
+	ruff format .
+	ruff check --fix .
+
+experiments: setup  ## print the table of experiments
+	@dvc exp show --only-changed --drop 'Created|.*/.*' --sort-by metrics.json:map50 --sort-order desc --no-pager
+
+serve: setup  ## serve models/release, or the folder in EMOTION_MODEL
+	@python -m api
+
+release: setup  ## make the evaluated model the release in models/release
+	@emotion-yolo release
+
+lock:  ## resolve requirements/*.txt anew from pyproject.toml
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --extra api -o requirements/api.txt
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --extra train -c requirements/api.txt -o requirements/train.txt
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --all-extras -o requirements/dev.txt
+
+clean:  ## remove what can be made again; data, models and caches of DVC stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .ultralytics .coverage htmlcov
