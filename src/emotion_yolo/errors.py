@@ -1,0 +1,96 @@
+"""Every error this project raises on purpose.
+
+    EmotionYoloError            exit 1   anything below; catch this one
+    ├── ParamsError             exit 3   params.yaml: an unknown key, a missing one, a value out of range
+    ├── SourceError             exit 4   a data source that cannot be reached or fetched
+    │   ├── ArchiveError        exit 5   an archive that is empty, damaged, or leaves its folder
+    │   ├── LayoutError         exit 6   a folder that is not a YOLO-format set, or has another class table
+    │   └── StorageError        exit 7   a disk that is full or may not be written
+    ├── DataError               exit 8   a data set that cannot be trained on; lists every finding
+    │   ├── LabelError          exit 9   a label line that cannot be read; carries file:line
+    │   └── ImageError          exit 10  a picture that cannot be decoded
+    ├── ModelError              exit 11  a model file that is missing, damaged, or of another kind
+    │   └── ParityError         exit 12  an export that answers otherwise than the network it came from
+    ├── TrackingError           exit 13  a tracker that was demanded and cannot be had
+    └── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
+
+Messages say what, where, what was got, what was expected, and what to do.
+"""
+
+
+class EmotionYoloError(Exception):
+    """Base of the tree; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class ParamsError(EmotionYoloError):
+    """A `params.yaml` that does not fit `params.py`."""
+
+    exit_code = 3
+
+
+class SourceError(EmotionYoloError):
+    """A data source that cannot be reached or fetched."""
+
+    exit_code = 4
+
+
+class ArchiveError(SourceError):
+    """An archive that is empty, damaged, or holds entries that leave its folder."""
+
+    exit_code = 5
+
+
+class LayoutError(SourceError):
+    """A folder that is not a YOLO-format data set, or whose class table is another one."""
+
+    exit_code = 6
+
+
+class StorageError(SourceError):
+    """A disk that is full or may not be written."""
+
+    exit_code = 7
+
+
+class DataError(EmotionYoloError):
+    """A data set that cannot be trained on."""
+
+    exit_code = 8
+
+
+class LabelError(DataError):
+    """A label file that cannot be read; the message begins with `file:line`."""
+
+    exit_code = 9
+
+
+class ImageError(DataError):
+    """A picture that cannot be decoded."""
+
+    exit_code = 10
+
+
+class ModelError(EmotionYoloError):
+    """A model file that is missing, damaged, or of another kind."""
+
+    exit_code = 11
+
+
+class ParityError(ModelError):
+    """An exported model that answers otherwise than the network it came from."""
+
+    exit_code = 12
+
+
+class TrackingError(EmotionYoloError):
+    """A tracker that was demanded and cannot be had."""
+
+    exit_code = 13
+
+
+class SettingsError(EmotionYoloError):
+    """An `EMOTION_…` variable of the service that cannot be used."""
+
+    exit_code = 14

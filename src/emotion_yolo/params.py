@@ -1,0 +1,175 @@
+"""The strict mirror of `params.yaml`. It has no defaults of its own, so that a value has one home."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from emotion_yolo.errors import ParamsError
+from emotion_yolo.paths import PARAMS
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Pixels = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Localise(_Section):
+    """How full-frame boxes become tight ones."""
+
+    detector: str
+    imgsz: Pixels
+    conf: Share
+    not_found: Literal["typical", "drop"]
+
+
+class Scenes(_Section):
+    """Which photographs with face boxes are added, and how they are split."""
+
+    use: bool
+    valid: Share
+    test: Share
+    size: Annotated[int, Field(ge=64, le=4096)]
+    min_face: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Self:
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid + test is {self.valid + self.test:g}, expected below 1: the rest is trained on")
+        return self
+
+
+class Sheets(_Section):
+    """How crops are composed to pictures of several faces."""
+
+    size: Annotated[int, Field(ge=0, le=1280, multiple_of=32)]
+    grids: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1)]
+    singles: Share
+
+
+class Prepare(_Section):
+    """Raw folder to prepared set."""
+
+    seed: Count
+    workers: Count
+    twin_distance: Annotated[int, Field(ge=0, le=16)]
+    localise: Localise
+    scenes: Scenes
+    sheets: Sheets
+
+
+class Train(_Section):
+    """Fine-tuning; what is not `weights`, `scene_repeat`, `amp` or `device` is Ultralytics' own argument."""
+
+    weights: str
+    epochs: Annotated[int, Field(ge=1)]
+    imgsz: Pixels
+    batch: Annotated[int, Field(ge=1)]
+    scene_repeat: Annotated[int, Field(ge=1, le=20)]
+    optimizer: str
+    lr0: Positive
+    lrf: Share
+    cos_lr: bool
+    warmup_epochs: NonNegative
+    weight_decay: NonNegative
+    patience: Count
+    box: NonNegative
+    cls: NonNegative
+    dfl: NonNegative
+    cls_pw: Share
+    hsv_h: Share
+    hsv_s: Share
+    hsv_v: Share
+    degrees: Annotated[float, Field(ge=0, le=180)]
+    translate: Share
+    scale: Share
+    fliplr: Share
+    mosaic: Share
+    close_mosaic: Count
+    mixup: Share
+    multi_scale: Annotated[float, Field(ge=0, lt=1)]
+    amp: Literal["auto", "fp16", "bf16", "fp32"]
+    device: str
+    workers: Count
+    seed: Count
+
+
+class Export(_Section):
+    """The artefact that is evaluated and served."""
+
+    imgsz: Pixels
+    parity: Positive
+    iou: Share
+
+
+class Evaluate(_Section):
+    """Measuring the artefact on the test split."""
+
+    conf: Share
+    iou: Share
+    scene_imgsz: Pixels
+    bootstrap: Annotated[int, Field(ge=0)]
+    gallery: Annotated[int, Field(ge=0, le=200)]
+    seed: Count
+
+
+class Tracking(_Section):
+    """Experiment tracking."""
+
+    wandb: Literal["auto", "online", "offline", "off"]
+    project: str
+
+
+class Params(_Section):
+    """All of `params.yaml`."""
+
+    prepare: Prepare
+    train: Train
+    export: Export
+    evaluate: Evaluate
+    tracking: Tracking
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with the floats of YAML 1.2: `dvc exp run -S` writes 0.00001 as `1e-05`, a string to PyYAML 6."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        ParamsError: no such file, no YAML, an unknown or missing key, a value of another type or out of range; one
+            line a finding, each with the key's full name.
+    """
+    try:
+        raw = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from error
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False):
+            key = ".".join(map(str, item["loc"])) or "(top level)"
+            match item["type"]:
+                case "extra_forbidden":
+                    lines.append(f"{path}: {key}: unknown key; check its spelling, the known ones are in params.py")
+                case "missing":
+                    lines.append(f"{path}: {key}: missing; add it")
+                case _:
+                    lines.append(f"{path}: {key}: got {item['input']!r}: {item['msg']}; correct the value")
+        raise ParamsError("\n".join(lines)) from error
