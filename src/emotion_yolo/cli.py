@@ -1,0 +1,79 @@
+"""The command line: `emotion-yolo --help`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emotion_yolo import paths
+from emotion_yolo.errors import EmotionYoloError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+
+
+@app.command()
+def pull(
+    source: Annotated[str, typer.Argument(help="sample, affectnet, a folder, a zip, https://….zip or s3://…")],
+    scenes: Annotated[str | None, typer.Option(help="photographs with face boxes, in the same forms")] = None,
+    card: Annotated[str | None, typer.Option(help="dataset card to compare with, by name")] = None,
+    force: Annotated[bool, typer.Option(help="replace data that are not pinned; they are moved aside")] = False,
+) -> None:
+    """Fetch a data set, verify it, land it in data/ and pin it in data.dvc; then `dvc repro` rebuilds."""
+    from emotion_yolo.sources import pull as pull_source
+
+    report = pull_source(source, root=Path(), scenes=scenes, card=card, force=force)
+    typer.echo("\n".join(report.lines()))
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="folder to write")] = paths.SAMPLE,
+    seed: Annotated[int, typer.Option(help="another seed draws other faces")] = 0,
+) -> None:
+    """Draw the bundled sample anew: faces from facial action units, no real person."""
+    from emotion_yolo.sample import generate_sample
+
+    generate_sample(out, seed=seed)
+    typer.echo(f"{out}: written")
+
+
+@app.command()
+def report() -> None:
+    """Print the metrics of the last evaluation, and where its report and pictures lie."""
+    from emotion_yolo.errors import ModelError
+    from emotion_yolo.report import metrics_table
+
+    if not paths.METRICS.is_file():
+        raise ModelError(f"{paths.METRICS}: no evaluation there; run `dvc repro`")
+    typer.echo(metrics_table(json.loads(paths.METRICS.read_text("utf-8"))))
+    typer.echo(f"\nmodel card   {paths.EVALUATE_REPORT}/MODEL_CARD.md")
+    typer.echo(f"detections   {paths.EVALUATE_REPORT}/detections.jpg")
+    typer.echo(f"worst errors {paths.EVALUATE_REPORT}/gallery.jpg")
+    typer.echo(f"data checks  {paths.PREPARE_REPORT}/report.json")
+
+
+@app.command()
+def release(out: Annotated[Path, typer.Argument(help="folder to write")] = paths.RELEASE) -> None:
+    """Make the trained, exported and evaluated model the release: served, fine-tuned from and localised with."""
+    from emotion_yolo.release import make_release
+
+    files = make_release(
+        weights=paths.TRAINED / paths.WEIGHTS_NAME,
+        export=paths.EXPORT,
+        report=paths.EVALUATE_REPORT,
+        metrics=paths.METRICS,
+        out=out,
+    )
+    for path in files:
+        typer.echo(f"{path.stat().st_size:>12,}  {path}")
+
+
+def main() -> None:
+    """Run the command line; an error of ours is a message and an exit code, not a traceback."""
+    try:
+        app()
+    except EmotionYoloError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error

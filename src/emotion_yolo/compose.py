@@ -1,0 +1,133 @@
+"""Writes the prepared set: tight labels, sheets of crops, and scenes, in the layout Ultralytics reads."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+
+from emotion_yolo.checks import Record
+from emotion_yolo.emotions import FACE_ID, FACE_NAME, NAMES
+from emotion_yolo.errors import StorageError
+from emotion_yolo.labels import Labels, write
+from emotion_yolo.localise import read_rgb
+from emotion_yolo.params import Scenes, Sheets
+from emotion_yolo.scenes import SheetPlan, compose_sheet, plan_sheets, shrink_scene
+
+# A sheet is the second time a crop is compressed; at 95 the loss is below that of the first.
+_JPEG_QUALITY = 95
+_POOL_PAYS_FROM = 200
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A raw crop with its tight face box [4]; `cls` is the emotion's id."""
+
+    image: Path
+    cls: int
+    xywhn: np.ndarray[tuple[int], np.dtype[np.float64]]
+
+    @property
+    def labels(self) -> Labels:
+        """Return the one label."""
+        return Labels(np.asarray([self.cls], np.int64), self.xywhn.reshape(1, 4))
+
+
+def write_table(out: Path) -> None:
+    """Write `data.yaml`. It names no `path`: Ultralytics then takes the YAML's own folder, wherever the project lies."""
+    table = {
+        "train": "images/train",
+        "val": "images/valid",
+        "test": "images/test",
+        "names": dict(enumerate([*NAMES, FACE_NAME])),
+    }
+    (out / "data.yaml").write_text(yaml.safe_dump(table, sort_keys=False), "utf-8")
+
+
+def write_crops(crops: Sequence[Crop], out: Path, split: str) -> None:
+    """Copy crops as they are, with tight labels; copies, since Ultralytics may rewrite a picture in place."""
+    images, labels = _folders(out / "images" / split, out / "labels" / split)
+    for crop in crops:
+        shutil.copyfile(crop.image, images / crop.image.name)
+        write(labels / f"{crop.image.stem}.txt", crop.labels)
+
+
+def write_train(crops: Sequence[Crop], out: Path, sheets: Sheets, *, seed: int, workers: int, progress: Progress) -> int:
+    """Write the train crops: all on sheets and some single, or all single where sheets are off; returns the sheets."""
+    if sheets.size == 0:
+        write_crops(crops, out, "train")
+        return 0
+    rng = np.random.default_rng(seed + 1)
+    singles = rng.random(len(crops)) < sheets.singles
+    write_crops([crop for crop, single in zip(crops, singles, strict=True) if single], out, "train")
+    plans = plan_sheets(len(crops), grids=sheets.grids, seed=seed)
+    jobs = [(i, plan, [crops[member] for member in plan.members]) for i, plan in enumerate(plans)]
+    write_one = partial(_write_sheet, out=out, size=sheets.size)
+    for done, _ in enumerate(_map(write_one, jobs, workers), start=1):
+        progress(done, len(jobs))
+    return len(plans)
+
+
+def _write_sheet(job: tuple[int, SheetPlan, list[Crop]], *, out: Path, size: int) -> None:
+    index, plan, members = job
+    images, labels = _folders(out / "images" / "train", out / "labels" / "train")
+    sheet, truth = compose_sheet([(read_rgb(c.image), c.labels) for c in members], grid=plan.grid, size=size)
+    _write_jpeg(images / f"sheet_{index:06d}.jpg", sheet)
+    write(labels / f"sheet_{index:06d}.txt", truth)
+
+
+def write_scenes(records: Sequence[Record], out: Path, split: str, scenes: Scenes, *, workers: int) -> int:
+    """Write scenes of one split, returns their faces; train scenes scaled down, the others as they came."""
+    job = partial(_write_scene, out=out, split=split, scenes=scenes)
+    return sum(_map(job, records, workers))
+
+
+def _write_scene(record: Record, *, out: Path, split: str, scenes: Scenes) -> int:
+    # Scene sets name no emotions, only that it is a face.
+    labels = Labels(np.full(len(record.labels), FACE_ID), record.labels.xywhn)
+    if split != "train":
+        folder = out / "scenes" / split
+        images, texts = _folders(folder / "images", folder / "labels")
+        shutil.copyfile(record.image, images / record.image.name)
+    else:
+        images, texts = _folders(out / "images" / "train", out / "labels" / "train")
+        image, labels = shrink_scene(read_rgb(record.image), labels, size=scenes.size, min_face=scenes.min_face)
+        _write_jpeg(images / f"{_stem(record, split)}.jpg", image)
+    write(texts / f"{_stem(record, split)}.txt", labels)
+    return len(labels)
+
+
+def _stem(record: Record, split: str) -> str:
+    # In train, scenes lie beside crops and sheets: the prefix keeps names apart and lets training repeat scenes.
+    return f"scene_{record.image.stem}" if split == "train" else record.image.stem
+
+
+def _write_jpeg(path: Path, image: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]) -> None:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]):
+        raise StorageError(f"{path}: could not be written; check the free space and the permissions")
+
+
+def _folders(*paths: Path) -> tuple[Path, ...]:
+    for path in paths:
+        path.mkdir(parents=True, exist_ok=True)
+    return paths
+
+
+def _map(function: Callable, jobs: Sequence, workers: int):  # type: ignore[no-untyped-def,type-arg]
+    """Run jobs in order, in processes where that pays."""
+    workers = workers or os.cpu_count() or 1
+    if workers == 1 or len(jobs) < _POOL_PAYS_FROM:
+        yield from map(function, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(function, jobs, chunksize=32)

@@ -1,0 +1,112 @@
+"""Bring a source, whatever its kind, to a local folder in which its sets can be found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from emotion_yolo.archives import inspect, sha256, unpack
+from emotion_yolo.buckets import fetch_s3
+from emotion_yolo.cards import DatasetCard
+from emotion_yolo.downloads import PartialFile, fetch_url, public_url
+from emotion_yolo.errors import ArchiveError, SourceError
+from emotion_yolo.kaggle import fetch_kaggle
+from emotion_yolo.paths import DOWNLOADS, SAMPLE
+from emotion_yolo.progress import Progress
+from emotion_yolo.storage import FreeSpace, require_free
+
+SAMPLE_NAME = "sample"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a source gave: a folder to look for sets in."""
+
+    folder: Path
+    where: str
+    """For messages."""
+    record: Mapping[str, str]
+    """For data.dvc: no secrets, no absolute paths."""
+    card: DatasetCard | None = None
+    owned: bool = False
+    """Lies in `.downloads`, and may be moved instead of copied."""
+    leftovers: tuple[Path, ...] = ()
+    """To be removed once the data are landed."""
+
+    @property
+    def origin(self) -> str:
+        """Return in a word or two where it came from."""
+        return next(value for key, value in self.record.items() if key not in ("kind", "sha256"))
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all steps of one pull share."""
+
+    root: Path
+    staging: Path
+    cache: Path
+    cards: Mapping[str, DatasetCard]
+    progress: Progress
+    free: FreeSpace
+
+    @property
+    def downloads(self) -> Path:
+        """Return where downloads are kept until they are landed."""
+        return self.root / DOWNLOADS
+
+
+def fetch(source: str, session: Session, *, into: str) -> Fetched:
+    """Bring a source to a local folder; archives are unpacked in staging."""
+    named = session.cards.get(source)
+    scheme = urlsplit(source).scheme.lower()
+    path = Path(source).expanduser()
+    if source == SAMPLE_NAME:
+        if not (session.root / SAMPLE).is_dir():
+            raise SourceError(f"{SAMPLE}/: the bundled sample is missing; write it with: emotion-yolo sample {SAMPLE}")
+        record = {"kind": "sample", "folder": SAMPLE.as_posix()}
+        return Fetched(session.root / SAMPLE, SAMPLE.as_posix(), record, named)
+    if named is not None and named.kaggle is not None:
+        cache = session.downloads / "kaggle"
+        folder = fetch_kaggle(named, cache, free=session.free)
+        record = {"kind": "kaggle", "handle": named.kaggle}
+        return Fetched(folder, named.kaggle, record, named, owned=True, leftovers=(cache,))
+    if scheme == "s3":
+        fetched = fetch_s3(source, session.downloads, progress=session.progress, free=session.free)
+        if fetched.is_dir():
+            return Fetched(fetched, source, {"kind": "s3", "uri": source}, owned=True, leftovers=(fetched,))
+        return _unpacked_download(fetched, source, {"kind": "s3", "uri": source}, session, into=into)
+    if scheme in ("http", "https"):
+        fetched = fetch_url(source, session.downloads, progress=session.progress, free=session.free)
+        record = {"kind": "https", "url": public_url(source)}
+        return _unpacked_download(fetched, public_url(source), record, session, into=into)
+    if path.is_dir():
+        return Fetched(path, source, {"kind": "folder", "name": path.resolve().name})
+    if path.is_file():
+        record = {"kind": "zip", "name": path.name, "sha256": sha256(path)}
+        return Fetched(_unpacked(path, session, into=into), source, record, owned=True)
+    names = [SAMPLE_NAME, *(name for name, known in session.cards.items() if known.kaggle)]
+    raise SourceError(
+        f"{source}: no such source; expected {', '.join(names)}, a folder, a zip, s3://bucket/key.zip, "
+        "s3://bucket/folder/ or https://….zip"
+    )
+
+
+def _unpacked_download(archive: Path, where: str, record: Mapping[str, str], session: Session, *, into: str) -> Fetched:
+    part = PartialFile(archive)
+    try:
+        folder = _unpacked(archive, session, into=into)
+    except ArchiveError:
+        part.discard()  # or the next pull would take it for a complete download
+        raise
+    record = {**record, "sha256": sha256(archive)}
+    return Fetched(folder, where, record, owned=True, leftovers=part.files)
+
+
+def _unpacked(archive: Path, session: Session, *, into: str) -> Path:
+    contents = inspect(archive)
+    size = contents.unpacked_bytes
+    require_free([(session.staging, size), (session.cache, size)], free=session.free)
+    folder = session.staging / into
+    unpack(archive, contents, folder, progress=session.progress)
+    return folder

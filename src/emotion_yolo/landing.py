@@ -1,0 +1,123 @@
+"""Replace `data/` and `data.dvc` together or not at all, also when the process is killed half-way."""
+
+import fcntl
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emotion_yolo.errors import SourceError
+from emotion_yolo.paths import DATA, DATA_PIN, DOWNLOADS
+from emotion_yolo.storage import storage_errors
+
+# Everything temporary lies in the project's root, so that a rename moves it: on one file system that is atomic.
+_ASIDE = DOWNLOADS / "aside"
+_STAGING = "staging-"
+_TRASH = "trash-"
+_OLD_PIN = "pin"  # not *.dvc: DVC takes every file of that name below the root for a stage
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[bool]:
+    """Be the only pull in this project, put right what a killed one left, and lend whether there was anything.
+
+    Raises:
+        SourceError: another pull is running.
+    """
+    with storage_errors(root / DOWNLOADS):
+        (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
+        lock = (root / DOWNLOADS / "lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SourceError(f"{root}: another pull is running here; wait until it has ended") from error
+        yield recover(root)
+
+
+def recover(root: Path) -> bool:
+    """Bring back the data and the pin that a killed pull had set aside; return whether there were any."""
+    interrupted = (root / _ASIDE).is_dir()
+    with storage_errors(root / DOWNLOADS):
+        if interrupted:
+            _restore(root)
+        for leftover in sorted((root / DOWNLOADS).glob("*")) if (root / DOWNLOADS).is_dir() else ():
+            if leftover.name.startswith((_STAGING, _TRASH)):
+                shutil.rmtree(leftover)
+    return interrupted
+
+
+@contextmanager
+def staging(root: Path) -> Iterator[Path]:
+    """Lend an empty folder on the file system of `data/`; whatever is left in it at the end is removed."""
+    with storage_errors(root / DOWNLOADS):
+        folder = root / DOWNLOADS / f"{_STAGING}{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replacing(root: Path, staged: Path | None, *, keep_old: Path | None = None) -> Iterator[None]:
+    """Set `data/` and `data.dvc` aside, move `staged` in, run the body (it pins), and make it final.
+
+    Whatever is raised before the end brings both back. Without `staged`, the body makes `data/` itself. `keep_old`
+    is the folder where the replaced data and pin go instead of being removed.
+    """
+    try:
+        with storage_errors(root / DATA):
+            _set_aside(root)
+            if staged is not None:
+                staged.rename(root / DATA)
+            yield
+    except BaseException:
+        if (root / _ASIDE).is_dir():
+            _restore(root)
+        raise
+    with storage_errors(root / DATA):
+        trash = _trash_name(root)
+        (root / _ASIDE).rename(keep_old or trash)  # from here on the new data stand
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _set_aside(root: Path) -> None:
+    """Write down what is there, then move the data away: a kill at any line leaves what `_restore` needs."""
+    data, pin, aside = root / DATA, root / DATA_PIN, root / _ASIDE
+    making = _trash_name(root)
+    making.mkdir(parents=True)
+    if pin.exists():
+        shutil.copy2(pin, making / _OLD_PIN)
+    (making / "was.json").write_text(json.dumps({"data": data.exists(), "pin": pin.exists()}), "utf-8")
+    making.rename(aside)
+    pin.unlink(missing_ok=True)
+    if data.exists():
+        data.rename(aside / DATA.name)
+
+
+def _restore(root: Path) -> None:
+    data, pin, aside = root / DATA, root / DATA_PIN, root / _ASIDE
+    was = json.loads((aside / "was.json").read_text("utf-8"))
+    old = aside / DATA.name
+    if data.exists() and (old.exists() or not was["data"]):
+        trash = _trash_name(root)
+        data.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+    if old.exists():
+        old.rename(data)
+    if was["pin"]:
+        unfinished = aside / "pin.new"
+        shutil.copy2(aside / _OLD_PIN, unfinished)
+        unfinished.replace(pin)
+    else:
+        pin.unlink(missing_ok=True)
+    trash = _trash_name(root)
+    aside.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _trash_name(root: Path) -> Path:
+    return root / DOWNLOADS / f"{_TRASH}{secrets.token_hex(4)}"

@@ -1,0 +1,33 @@
+"""The stages of dvc.yaml: parameters in, pure functions, files out."""
+
+import errno
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from emotion_yolo.errors import EmotionYoloError, StorageError
+
+_INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage as a process: an error of ours is a message and an exit code, SIGTERM is taken like Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        main()
+    except EmotionYoloError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        print(f"error: {error.filename}: {error.strerror}; free space or grant access, then repeat", file=sys.stderr)
+        raise SystemExit(StorageError.exit_code) from error
+    except KeyboardInterrupt as error:
+        print("interrupted; the next `dvc repro` goes on from the last finished epoch", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from error
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,137 @@
+"""Stage `prepare`: data/ → datasets/prepared/, checked, deduplicated, localised, composed."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+
+from emotion_yolo.cards import SPLITS, DatasetCard, load_card
+from emotion_yolo.checks import Record, Scan, scan, stop_if_untrainable
+from emotion_yolo.compose import Crop, write_crops, write_scenes, write_table, write_train
+from emotion_yolo.localise import Localised, face_finder, localise
+from emotion_yolo.params import Prepare, load_params
+from emotion_yolo.paths import CARDS, CROPS, DATA_PIN, PREPARE_REPORT, PREPARED, SCENES
+from emotion_yolo.progress import counting
+from emotion_yolo.scenes import split_scenes
+from emotion_yolo.stages import run
+from emotion_yolo.twins import resolve_twins
+
+Kind = Literal["crops", "scenes"]
+
+_LIKE: dict[Kind, str] = {"crops": "affectnet", "scenes": "wider-face"}
+
+
+def main() -> None:
+    """Run the stage from the project's root."""
+    params = load_params().prepare
+    PREPARE_REPORT.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(PREPARED, ignore_errors=True)
+    report = {"crops": prepare_crops(params), "scenes": prepare_scenes(params)}
+    write_table(PREPARED)
+    (PREPARE_REPORT / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def prepare_crops(params: Prepare) -> dict[str, object]:
+    """Write the three splits of crops; returns what the report says of them."""
+    found = checked(CROPS, "crops", params.workers)
+    twins = resolve_twins(found.records, distance=params.twin_distance)
+    records = list(twins.kept)
+    finder = face_finder(params.localise.detector, imgsz=params.localise.imgsz, conf=params.localise.conf)
+    with counting("localise") as progress:
+        boxes = localise(
+            [record.image for record in records], finder, threads=params.workers or os.cpu_count() or 1, progress=progress
+        )
+    sheets = 0
+    kept: Counter[str] = Counter()
+    for split in SPLITS:
+        crops = [
+            Crop(record.image, int(record.labels.cls[0]), box.xywhn)
+            for record, box in zip(records, boxes, strict=True)
+            if record.split == split and not _dropped(box, split, params)
+        ]
+        kept[split] = len(crops)
+        if split == "train":
+            with counting("sheets") as progress:
+                sheets = write_train(
+                    crops, PREPARED, params.sheets, seed=params.seed, workers=params.workers, progress=progress
+                )
+        else:
+            write_crops(crops, PREPARED, split)
+    return {
+        "raw": found.counts,
+        "quarantined": found.quarantined,
+        "findings": Counter(finding.code for finding in found.findings),
+        "twins": twins.as_dict(),
+        "localised": localised_summary(records, boxes),
+        "kept": kept,
+        "sheets": sheets,
+    }
+
+
+def prepare_scenes(params: Prepare) -> dict[str, object]:
+    """Write the scenes, if there are any and they are wanted; returns what the report says of them."""
+    if not params.scenes.use or not SCENES.is_dir():
+        return {"used": False}
+    found = checked(SCENES, "scenes", params.workers)
+    twins = resolve_twins(found.records, distance=params.twin_distance)
+    records = {record.image.name: record for record in twins.kept}
+    splits = split_scenes(list(records), valid=params.scenes.valid, test=params.scenes.test, seed=params.seed)
+    faces = {
+        split: write_scenes([records[n] for n in names], PREPARED, split, params.scenes, workers=params.workers)
+        for split, names in splits.items()
+    }
+    return {
+        "used": True,
+        "quarantined": found.quarantined,
+        "findings": Counter(finding.code for finding in found.findings),
+        "twins": twins.as_dict(),
+        "photographs": {split: len(names) for split, names in splits.items()},
+        "faces": faces,
+    }
+
+
+def checked(root: Path, kind: Kind, workers: int) -> Scan:
+    """Scan a raw folder and write all findings beside the report, before stopping at what makes training wrong."""
+    with counting(f"check {root}") as progress:
+        found = scan(root, card=card_of(DATA_PIN, kind), workers=workers, progress=progress)
+    path = PREPARE_REPORT / f"findings-{root.name}.txt"
+    path.write_text("".join(f"{finding}\n" for finding in found.findings), "utf-8")
+    stop_if_untrainable(found, report=path)
+    return found
+
+
+def card_of(pin: Path, kind: Kind) -> DatasetCard:
+    """Return the dataset card that `emotion-yolo pull` noted in `data.dvc`, or one that expects no counts."""
+    meta = yaml.safe_load(pin.read_text("utf-8")).get("meta") or {}
+    name = (meta.get(kind) or {}).get("card")
+    if name:
+        return load_card(CARDS / f"{name}.yaml")
+    return load_card(CARDS / f"{_LIKE[kind]}.yaml").model_copy(update={"counts": None})
+
+
+def _dropped(box: Localised, split: str, params: Prepare) -> bool:
+    return split == "train" and box.how == "typical" and params.localise.not_found == "drop"
+
+
+def localised_summary(records: list[Record], boxes: list[Localised]) -> dict[str, object]:
+    """Count how boxes were come by, split by split, and say what they look like."""
+    how = {
+        split: Counter(box.how for record, box in zip(records, boxes, strict=True) if record.split == split)
+        for split in SPLITS
+    }
+    found = np.asarray([box.xywhn for box in boxes if box.how == "found"])
+    return {
+        "how": how,
+        "mean_width": round(float(found[:, 2].mean()), 4),
+        "mean_height": round(float(found[:, 3].mean()), 4),
+        "not_found": sorted(r.name for r, box in zip(records, boxes, strict=True) if box.how == "typical"),
+    }
+
+
+if __name__ == "__main__":
+    run(main)

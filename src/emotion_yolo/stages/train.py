@@ -1,0 +1,93 @@
+"""Stage `train`: datasets/prepared/ and a checkpoint → models/trained/, resumed where it was interrupted."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import yaml
+
+from emotion_yolo.artefact import sha256_of
+from emotion_yolo.params import Train, load_params
+from emotion_yolo.paths import CHECKPOINTS, PREPARED, TRAINED
+from emotion_yolo.stages import run
+from emotion_yolo.yolo import data_yaml, save_weights, train
+
+
+def main() -> None:
+    """Run the stage from the project's root."""
+    params = load_params()
+    folder = CHECKPOINTS / fingerprint(params.train, PREPARED)
+    data = write_view(PREPARED, folder / "view", scene_repeat=params.train.scene_repeat)
+    TRAINED.mkdir(parents=True, exist_ok=True)
+    lineage = {"data": data_digest(DATA_PIN), "revision": git_revision()}
+    with Tracker.start(
+        params,
+        live_dir=TRAIN_REPORT,
+        run_file=TRAINED / RUN_NAME,
+        journal=folder / "epochs.jsonl",
+        wandb_dir=WANDB,
+        resume=(folder / RESUME_NAME).exists(),
+        lineage=lineage,
+    ) as tracker:
+        trained = train(data, params.train, checkpoints=folder, on_epoch=tracker.log_epoch)
+        if several_gpus(params.train.device):  # their processes cannot call back: the curves come afterwards
+            for epoch, metrics in read_results(trained.results):
+                tracker.log_epoch(epoch, metrics)
+    save_weights(trained.weights, TRAINED / WEIGHTS_NAME)
+    # All that was worth keeping is now an out; an interrupted stage would have left the folder to resume from.
+    shutil.rmtree(folder)
+
+
+def fingerprint(params: Train, prepared: Path) -> str:
+    """Return 16 hexadecimal digits that change with the params, the starting weights and the prepared set."""
+    digest = hashlib.sha256(params.model_dump_json().encode())
+    if Path(params.weights).is_file():
+        digest.update(sha256_of(Path(params.weights)).encode())
+    for path in sorted(prepared.rglob("*")):
+        if path.is_file():
+            # Names and sizes, not bytes: DVC has digested the bytes, and pictures of one name and size differ in labels.
+            digest.update(f"{path.relative_to(prepared)} {path.stat().st_size}\n".encode())
+            if path.suffix == ".txt":
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def write_view(prepared: Path, view: Path, *, scene_repeat: int) -> Path:
+    """Make a folder that Ultralytics may write its caches into, beside links to the prepared set; returns its data YAML."""
+    shutil.rmtree(view, ignore_errors=True)
+    prepared = prepared.absolute()
+    for kind in ("images", "labels"):
+        (view / kind).mkdir(parents=True)
+        for split in ("train", "valid"):
+            (view / kind / split).symlink_to(prepared / kind / split)
+    lists = {}
+    for split in ("train", "valid"):
+        folder = view.absolute() / "images" / split
+        names = sorted(path.name for path in (prepared / "images" / split).iterdir())
+        lines = [
+            f"{folder / name}\n"
+            for name in names
+            for _ in range(scene_repeat if split == "train" and name.startswith("scene_") else 1)
+        ]
+        lists[split] = view.absolute() / f"{split}.list.txt"
+        lists[split].write_text("".join(lines), "utf-8")
+    path = view / "data.yaml"
+    path.write_text(yaml.safe_dump(data_yaml(lists["train"], lists["valid"]), sort_keys=False), "utf-8")
+    return path
+
+
+def several_gpus(device: str) -> bool:
+    """Say whether Ultralytics trains on `device` in processes of its own."""
+    return "," in device
+
+
+def read_results(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the epochs of Ultralytics' results.csv, from 1, with their numbers."""
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            numbers = {name.strip(): float(value) for name, value in row.items()}
+            yield int(numbers.pop("epoch")), numbers
+
+
+if __name__ == "__main__":
+    run(main)
