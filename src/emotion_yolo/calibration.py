@@ -30,7 +30,7 @@ def probabilities(scores: FloatArray, *, temperature: float) -> FloatArray:
 
 
 def fit_temperature(scores: FloatArray, labels: NDArray[np.int64]) -> float:
-    """Return the temperature (0.05 to 20) with the least negative log-likelihood of [N] labels given [N, 8] scores in 0-1.
+    """Return the temperature of least negative log-likelihood (0.05 to 20) for [N, 8] scores in 0-1 and [N] labels.
 
     Temperature scaling: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599. The likelihood is
     convex in 1 / temperature, so that halving the range by the slope's sign finds the one minimum.
@@ -86,7 +86,7 @@ def reliability_curve(
 def expected_calibration_error(
     probabilities: FloatArray, labels: NDArray[np.int64], bins: int = 15, *, weights: NDArray[np.float64] | None = None
 ) -> float:
-    """Return the mean gap between top probability and accuracy over bins, weighted by their faces; nan without faces."""
+    """Return the mean gap between top probability and accuracy, bins weighted by their faces; nan without faces."""
     curve = reliability_curve(probabilities, labels, bins=bins, weights=weights)
     if not len(curve.weight):
         return float("nan")

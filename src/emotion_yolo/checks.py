@@ -20,7 +20,7 @@ from pathlib import Path
 
 import imagehash
 import yaml
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from emotion_yolo.cards import SPLITS, DatasetCard, Split
 from emotion_yolo.errors import DataError, ImageError, LayoutError
@@ -151,6 +151,8 @@ def decode(data: bytes) -> Image.Image:
                 return ImageOps.exif_transpose(image)
         except Image.DecompressionBombWarning as error:
             raise ImageError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; expected a photograph; scale it") from error
+        except UnidentifiedImageError as error:  # its message holds a memory address
+            raise ImageError("not a picture of a known format; replace or drop it") from error
         # Pillow's decoders let out whatever a damaged file makes them trip over: OSError, SyntaxError, struct.error …
         except Exception as error:
             raise ImageError(f"not a readable picture ({error}); replace or drop it") from error

@@ -19,6 +19,7 @@ from emotion_yolo.errors import StorageError
 from emotion_yolo.labels import Labels, write
 from emotion_yolo.localise import read_rgb
 from emotion_yolo.params import Scenes, Sheets
+from emotion_yolo.paths import SCENE_PREFIX
 from emotion_yolo.scenes import SheetPlan, compose_sheet, plan_sheets, shrink_scene
 
 # A sheet is the second time a crop is compressed; at 95 the loss is below that of the first.
@@ -107,8 +108,7 @@ def _write_scene(record: Record, *, out: Path, split: str, scenes: Scenes) -> in
 
 
 def _stem(record: Record, split: str) -> str:
-    # In train, scenes lie beside crops and sheets: the prefix keeps names apart and lets training repeat scenes.
-    return f"scene_{record.image.stem}" if split == "train" else record.image.stem
+    return f"{SCENE_PREFIX}{record.image.stem}" if split == "train" else record.image.stem
 
 
 def _write_jpeg(path: Path, image: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_yolo.artefact import ModelSpec, checked_file, read_spec
-from emotion_yolo.boxes import clip_xyxy
+from emotion_yolo.boxes import area, clip_xyxy
 from emotion_yolo.calibration import probabilities
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import NAMES
@@ -54,9 +54,7 @@ def letterbox(image: Image, *, imgsz: int, pad: int = 114) -> tuple[Tensor, Lett
     new_w, new_h = max(round(width * scale), 1), max(round(height * scale), 1)
     if (new_w, new_h) != (width, height):
         # Area averaging when shrinking: linear interpolation would skip rows and alias small faces away.
-        image = cv2.resize(
-            image, (new_w, new_h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        )  # type: ignore[assignment]
+        image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)  # type: ignore[assignment]
     left, top = (imgsz - new_w) // 2, (imgsz - new_h) // 2
     canvas = np.full((imgsz, imgsz, 3), pad, np.uint8)
     canvas[top : top + new_h, left : left + new_w] = image
@@ -83,11 +81,14 @@ def decode(
     cxcywh, scores, confidence = cxcywh[candidates], scores[candidates], confidence[candidates]
     xywh = np.concatenate([cxcywh[:, :2] - cxcywh[:, 2:] / 2, cxcywh[:, 2:]], axis=1)
     kept = np.asarray(cv2.dnn.NMSBoxes(xywh.tolist(), confidence.tolist(), 0.0, iou), dtype=np.int64).reshape(-1)
-    kept = np.sort(kept)[:max_faces]
+    kept = np.sort(kept)
     xyxy = np.concatenate([xywh[kept, :2], xywh[kept, :2] + xywh[kept, 2:]], axis=1)
     xyxy = (xyxy - np.asarray([box.left, box.top] * 2, np.float32)) / box.scale
+    xyxy = clip_xyxy(xyxy, image_wh=box.image_wh)
+    visible = np.flatnonzero(area(xyxy) > 0)[:max_faces]  # a box wholly in the grey border is no face
+    kept = kept[visible]
     return Detections(
-        clip_xyxy(xyxy, image_wh=box.image_wh),
+        xyxy[visible],
         confidence[kept],
         probabilities(scores[kept], temperature=temperature),
         box.image_wh,
@@ -221,4 +222,3 @@ def _onnxruntime(folder: Path, spec: ModelSpec, threads: int) -> Callable[[Tenso
         return np.asarray(session.run(None, {name: tensor})[0], np.float32)
 
     return infer
-

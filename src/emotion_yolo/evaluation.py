@@ -1,7 +1,7 @@
 """From what the network said about the test pictures to the flat, named figures of `metrics.json`.
 
-Both sets of figures are functions of weights, how often each picture counts: ones give the figures themselves, resamples
-their intervals, and the weights of one source's pictures its slice. Matching is done once.
+Both sets of figures are functions of weights, how often each picture counts: ones give the figures themselves,
+resamples their intervals, and the weights of one source's pictures its slice. Matching is done once.
 """
 
 from collections.abc import Sequence
@@ -54,8 +54,8 @@ class Outcome:
 class Faces:
     """The true faces of a set of pictures, and the answers that found them at IoU 0.5.
 
-    `picture` [F] and `cls` [F] are the truth, `finder` [F] is the index among the picture's answers or -1, `probabilities`
-    [F, 8] the answer's (zeros where there is none). `answers` [P] counts all answers of each picture.
+    `picture` [F] and `cls` [F] are the truth, `finder` [F] is the index among the picture's answers or -1, and
+    `probabilities` [F, 8] are the answer's (zeros where there is none). `answers` [P] counts each picture's answers.
     """
 
     picture: Indices

@@ -59,13 +59,13 @@ def _draw_box(
     draw: ImageDraw.ImageDraw, xyxy: Sequence[float], colour: Colour, text: str, image_wh: tuple[int, int]
 ) -> None:
     width, height = image_wh
-    line = max(1, round(max(image_wh) / 300))
+    line = max(1, round(max(image_wh) / 200))
     left, top = min(max(xyxy[0], 0), width - 1), min(max(xyxy[1], 0), height - 1)
     right, bottom = min(max(xyxy[2], left), width - 1), min(max(xyxy[3], top), height - 1)
     draw.rectangle((left, top, right, bottom), outline=colour, width=line)
     if not text:
         return
-    font = _font(max(9, round(max(image_wh) / 50)))
+    font = _font(max(11, round(max(image_wh) / 40)))
     _, _, x2, y2 = font.getbbox(text)
     text_w, text_h = x2 + 2 * line, y2 + line
     # Above the box, or inside it at the picture's upper edge; moved left where it would leave the picture.
@@ -94,7 +94,7 @@ class Tile:
     caption: tuple[str, ...] = ()
 
 
-def contact_sheet(tiles: Sequence[Tile], *, title: str, columns: int = 6, side: int = 192) -> Image:
+def contact_sheet(tiles: Sequence[Tile], *, title: str, columns: int = 6, side: int = 240) -> Image:
     """Lay pictures out in rows, each scaled to fit a square of `side` px, under a title.
 
     Without tiles the sheet holds the title alone.

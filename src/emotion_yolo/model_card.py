@@ -1,4 +1,4 @@
-"""Writes the model card from an evaluation: what the model is, what it may be used for, and every figure with its conditions.
+"""Writes the model card from an evaluation: what the model is, what it may be used for, and figures with conditions.
 
 Sections after Mitchell et al., Model Cards for Model Reporting, arXiv:1810.03993.
 """
@@ -17,6 +17,47 @@ from emotion_yolo.metrics import HEIGHT_SIDE
 from emotion_yolo.params import Evaluate
 from emotion_yolo.prepared import SOURCES
 from emotion_yolo.report import BACKGROUND, TITLES, Figures, Intervals, interval_text
+
+_SUMMARY = """Finds the faces in a picture and names the expression of each as one of eight, in one pass of one YOLO
+network. Written by the stage `evaluate` from its own measurements of the exported artefact; not edited by hand."""
+
+_USE = """## Intended use
+
+Research on facial expression, and tools in which people know of it and want it: to sort one's own pictures, to study
+films or drawings, to test interfaces. It names the expression that people would **perceive**. It does not know what
+anyone feels.
+
+## Out of scope
+
+* Any decision about a person: hiring, grading, credit, policing, health, insurance.
+* **Workplaces and schools.** The EU AI Act bans inferring emotions there, but for medical or safety reasons
+  (Art. 5(1)(f)).
+* Elsewhere in the EU, emotion recognition is high-risk (Annex III 1(c)), and whoever deploys it must tell the people
+  exposed to it (Art. 50(3)).
+* Identifying people, lie detection, diagnosis."""
+
+_TERMS = """The licence of a model does not lift the terms of its data: with data for research only, the model is for
+research only. The checkpoint that training began with has a history of its own."""
+
+_HOW = """For the eight-class average precision each box counts with each of its eight scores (confidence ×
+probability), as in Ultralytics' multi-label validation; 101-point interpolation, comparable with its mAP. A face is
+found where an answer overlaps it by an IoU of 0.5. Boxes of crops are tight around the face, not the frame of the
+picture that AffectNet's own labels give; they come from the face detector that the stage `prepare` used. Boxes of
+scenes are the sets' own, so that the figures of scenes are the ones to judge localisation by."""
+
+_LIMITS = """## Limits
+
+* Perceived expression is not felt emotion: faces are posed, hidden, and read otherwise in other cultures. People
+  themselves agree on about 60 % of AffectNet's labels, so that figures on it hold the labels' own noise.
+* The eight classes are a simplification. An unclear face should be read by its probabilities, not by its first name.
+* Skin tone, age, gender, culture and disability are not annotated in these sets, so that fairness between groups was
+  **not measured**.
+* Very small, turned, covered or badly lit faces are found less often and named worse. Drawn faces and photographs are
+  different domains: what is learnt on the one says little about the other.
+* Where one source of photographs is happier than the others, a model can lean on the source; the table by source shows
+  how far this one does.
+* A test split of the same origin flatters: expect less on pictures of another kind, and measure on your own before
+  relying on it."""
 
 _HEIGHT_NAMES = {
     "": "all",
@@ -55,7 +96,7 @@ class Evaluation:
 
 
 def used_sets(pin: Path, cards: Path) -> list[UsedSet]:
-    """Read from `data.dvc` which sets lie in `data/`, and about them from their dataset cards; empty if it does not say."""
+    """Read from `data.dvc` and the dataset cards which sets lie in `data/`; empty if the pin does not say."""
     if not pin.is_file():
         return []
     content = yaml.safe_load(pin.read_text("utf-8")) or {}
@@ -75,13 +116,12 @@ def model_card(evaluation: Evaluation) -> str:
     spec = evaluation.spec
     sections = [
         f"# {spec.name} {spec.version}",
-        "Finds the faces in a picture and names the expression of each as one of eight, in one pass of one YOLO network. "
-        "Written by the stage `evaluate` from its own measurements of the exported artefact; not edited by hand.",
+        _SUMMARY,
         _details(evaluation),
-        _use(),
+        _USE,
         _data(evaluation.sets),
         _results(evaluation),
-        _limits(evaluation.metrics),
+        _LIMITS,
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -107,71 +147,49 @@ def _details(evaluation: Evaluation) -> str:
     return "## Model details\n\n" + _table(("", ""), rows)
 
 
-def _use() -> str:
-    return """## Intended use
-
-Research on facial expression, and tools in which people know of it and want it: to sort one's own pictures, to study films or drawings,
-to test interfaces. It names the expression that people would **perceive**. It does not know what anyone feels.
-
-## Out of scope
-
-* Any decision about a person: hiring, grading, credit, policing, health, insurance.
-* **Workplaces and schools.** The EU AI Act bans inferring emotions there, but for medical or safety reasons (Art. 5(1)(f)).
-* Elsewhere in the EU, emotion recognition is high-risk (Annex III 1(c)), and whoever deploys it must tell the people exposed to it
-  (Art. 50(3)).
-* Identifying people, lie detection, diagnosis."""
-
-
 def _data(sets: Sequence[UsedSet]) -> str:
     if not sets:
         return "## Data\n\n`data.dvc` does not say which sets these are; treat their licence as unknown."
     rows = [(used.kind, used.title, used.licence, used.origin, used.citation) for used in sets]
-    text = (
-        "The licence of a model does not lift the terms of its data: with data for research only, the model is for research only. "
-        "The checkpoint that training began with has a history of its own."
-    )
-    return f"## Data\n\n{_table(('', 'Set', 'Licence', 'Origin', 'Citation'), rows)}\n\n{text}"
+    return f"## Data\n\n{_table(('', 'Set', 'Licence', 'Origin', 'Citation'), rows)}\n\n{_TERMS}"
 
 
 def _results(evaluation: Evaluation) -> str:
-    metrics, settings, spec = evaluation.metrics, evaluation.settings, evaluation.spec
-    scenes = int(metrics.get("n_scenes", 0))
-    conditions = (
-        f"Split: test. Crops: n = {int(metrics['n_crops']):,}, input {evaluation.imgsz} px. "
-        + (
-            f"Scenes: n = {scenes:,} with {int(metrics['n_faces']):,} faces, input {settings.scene_imgsz} px. "
-            if scenes
-            else "Scenes: the prepared set has none, so that faces in whole photographs were **not measured**. "
-        )
-        + f"Average precision and what rests on it: conf {settings.conf:g}, iou {settings.iou:g}. Served threshold: conf "
-        f"{spec.thresholds.conf:g}, iou {spec.thresholds.iou:g}. Suppression does not regard classes. Runtime: {evaluation.backend}, fp32. "
-        f"Intervals: 95 %, {settings.bootstrap} bootstrap resamples of the pictures."
-    )
+    metrics = evaluation.metrics
     headline = [
         (title, f"{metrics[name]:.3f}", interval_text(name, evaluation.intervals))
         for name, title in TITLES.items()
         if name in metrics
     ]
-    how = (
-        "For the eight-class average precision each box counts with each of its eight scores (confidence × probability), as in Ultralytics' "
-        "multi-label validation; 101-point interpolation, comparable with its mAP. A face is found where an answer overlaps it by an IoU of "
-        "0.5. Boxes of crops are tight around the face, not the picture's frame that AffectNet's own labels give."
-    )
     parts = [
         "## Results",
-        conditions,
+        _conditions(evaluation),
         _table(("", "", "95 %"), headline),
-        how,
+        _HOW,
         _by_class(evaluation),
         _by_source(evaluation),
     ]
-    if scenes:
+    if metrics.get("n_scenes"):
         parts.append(_by_height(evaluation))
-    parts.append(
-        "### Calibration\n\n"
-        f"Expected calibration error {_figure(metrics, 'ece')} over 15 bins of the top probability, faces found; see `reliability.csv`."
-    )
+    ece = f"Expected calibration error of the faces found, 15 bins of top probability: {_figure(metrics, 'ece')}"
+    parts.append(f"### Calibration\n\n{ece}. The curve is in `reliability.csv`.")
     return "\n\n".join(parts)
+
+
+def _conditions(evaluation: Evaluation) -> str:
+    metrics, settings, served = evaluation.metrics, evaluation.settings, evaluation.spec.thresholds
+    scenes = "Scenes: the prepared set has none, so that faces in whole photographs were **not measured**."
+    if metrics.get("n_scenes"):
+        count = f"n = {metrics['n_scenes']:,} with {metrics['n_faces']:,} faces"
+        scenes = f"Scenes: {count}, input {settings.scene_imgsz} px."
+    lines = [
+        f"Split: test. Crops: n = {metrics['n_crops']:,}, input {evaluation.imgsz} px. {scenes}",
+        f"Average precision, and precision and recall at the best F1: conf {settings.conf:g}, iou {settings.iou:g}.",
+        f"All else as served: conf {served.conf:g}, iou {served.iou:g}. Suppression of doubles disregards classes.",
+        f"Runtime: {evaluation.backend}, fp32.",
+        f"Intervals: 95 %, {settings.bootstrap} bootstrap resamples of the pictures.",
+    ]
+    return "\n".join(lines)
 
 
 def _by_class(evaluation: Evaluation) -> str:
@@ -201,10 +219,8 @@ def _by_source(evaluation: Evaluation) -> str:
     ]
     gap = ""
     if "top1_gap" in metrics:
-        gap = (
-            f"\n\nThe top-1 of the two differs by {metrics['top1_gap']:+.3f}. A part of that is the mix of expressions, which is not the same "
-            "in both; macro recall weighs them alike."
-        )
+        gap = f"\n\nThe top-1 of the two differs by {metrics['top1_gap']:+.3f}. "
+        gap += "Part of that is another mix of expressions; macro recall weighs them alike."
     return (
         f"### By source of the photograph\n\n{_table(('', 'n', 'top-1', '95 %', 'macro recall', 'mAP50'), rows)}{gap}"
     )
@@ -219,27 +235,9 @@ def _by_height(evaluation: Evaluation) -> str:
         )
         for suffix in HEIGHTS
     ]
-    text = (
-        f"Heights in px of the photograph, scaled down where its long side is above {HEIGHT_SIDE} px. Faces of other heights are ignored, "
-        "neither missed nor wrongly found."
-    )
+    text = f"Heights in px of the photograph, scaled down where its long side is above {HEIGHT_SIDE} px. "
+    text += "Faces of other heights are ignored: neither missed nor wrongly found."
     return f"### Faces in scenes by height\n\n{_table(('height, px', 'faces', 'AP50', '95 %'), rows)}\n\n{text}"
-
-
-def _limits(metrics: Figures) -> str:
-    source = ""
-    if metrics.get("n_ffhq") and metrics.get("n_other"):
-        source = "\n* Photographs of Flickr-Faces-HQ are more often happy than others; the table by source shows how far the model leans on that."
-    return f"""## Limits
-
-* Perceived expression is not felt emotion: faces are posed, hidden, and read otherwise in other cultures. People themselves agree on
-  about 60 % of AffectNet's labels, so that a part of every figure above is the labels' own noise.
-* The eight classes are a simplification; contempt, disgust and fear are the rarest and least certain. An unclear face should be read by its
-  probabilities, not by its first name alone.
-* Skin tone, age, gender, culture and disability are not annotated in these sets, so that fairness between groups was **not measured**.
-* Very small, turned, covered or badly lit faces are found less often and named worse. Drawn and painted faces are another domain than
-  photographs.{source}
-* A test split of the same origin flatters: expect less on pictures of another kind, and measure on your own before relying on it."""
 
 
 def _with_interval(evaluation: Evaluation, name: str) -> tuple[str, str]:

@@ -66,13 +66,14 @@ class Prepare(_Section):
 
 
 class Train(_Section):
-    """Fine-tuning; what is not `weights`, `scene_repeat`, `amp` or `device` is Ultralytics' own argument."""
+    """Fine-tuning; what is not in `yolo.OURS` is Ultralytics' own argument."""
 
     weights: str
     epochs: Annotated[int, Field(ge=1)]
     imgsz: Pixels
     batch: Annotated[int, Field(ge=1)]
     scene_repeat: Annotated[int, Field(ge=1, le=20)]
+    valid_pictures: Annotated[int, Field(ge=1)]
     optimizer: str
     lr0: Positive
     lrf: Share

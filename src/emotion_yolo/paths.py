@@ -12,6 +12,8 @@ SCENES = DATA / "scenes"
 SAMPLE = Path("datasets/sample")
 
 PREPARED = Path("datasets/prepared")
+SCENE_PREFIX = "scene_"
+"""What file names of scenes in the train split begin with: they lie beside crops and sheets there."""
 TRAINED = Path("models/trained")
 EXPORT = Path("models/export")
 RELEASE = Path("models/release")

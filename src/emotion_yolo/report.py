@@ -15,7 +15,7 @@ from emotion_yolo.emotions import FACE_ID, NAMES
 from emotion_yolo.evaluation import Faces, Outcome
 from emotion_yolo.gallery import Image, Tile, draw_box, draw_detections, enlarged
 from emotion_yolo.localise import read_rgb
-from emotion_yolo.metrics import HEIGHT_SIDE, Ranking, truth_xyxy
+from emotion_yolo.metrics import HEIGHT_SIDE, Array, Ranking, truth_xyxy
 from emotion_yolo.prepared import CLASSES, Sample
 
 Figures = Mapping[str, float]
@@ -208,7 +208,7 @@ def _truth_text(sample: Sample) -> str:
     return f"truth: {', '.join(names)}" if names else f"{len(sample.labels)} faces"
 
 
-def _around(image: Image, xyxy: Sequence[float]) -> tuple[Image, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def _around(image: Image, xyxy: Sequence[float]) -> tuple[Image, Array]:
     """Cut out a square of three times the box, within the picture; returns it and its offset (x, y, x, y) in px."""
     height, width = image.shape[:2]
     half = 1.5 * max(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1])
@@ -218,16 +218,14 @@ def _around(image: Image, xyxy: Sequence[float]) -> tuple[Image, np.ndarray[tupl
     return image[top:bottom, left:right], np.asarray([left, top, left, top], np.float64)
 
 
-def _scale(large: Image, image: Image) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _scale(large: Image, image: Image) -> Array:
     x, y = large.shape[1] / image.shape[1], large.shape[0] / image.shape[0]
     return np.asarray([x, y, x, y])
 
 
-def _moved(
-    detections: Detections, offset: np.ndarray[tuple[int], np.dtype[np.float64]], image: Image, large: Image
-) -> Detections:
+def _moved(detections: Detections, offset: Array, image: Image, large: Image) -> Detections:
     """Return the detections in the pixels of a part of their picture that begins at `offset` and was enlarged."""
     height, width = large.shape[:2]
     boxes = (detections.xyxy - offset) * _scale(large, image)
-    boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
-    return Detections(boxes, detections.confidence, detections.probabilities, (width, height))
+    boxes = np.clip(boxes, 0, [width, height, width, height])
+    return Detections(boxes.astype(np.float32), detections.confidence, detections.probabilities, (width, height))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_yolo.boxes import xywhn_to_xyxy
+from emotion_yolo.cards import Split
 from emotion_yolo.labels import Labels
 
 Image = NDArray[np.uint8]
@@ -55,16 +56,14 @@ def compose_sheet(crops: Sequence[tuple[Image, Labels]], *, grid: int, size: int
     return sheet, Labels(np.concatenate(cls), np.concatenate(boxes))
 
 
-def split_scenes(names: Sequence[str], *, valid: float, test: float, seed: int) -> dict[str, list[str]]:
-    """Deal scenes out to train, valid and test by share; the same names and seed give the same split."""
+def split_scenes(names: Sequence[str], *, valid: float, test: float, seed: int) -> dict[str, Split]:
+    """Deal scenes out to splits by share; returns the split of each name, the same for any order of the names."""
     ordered = sorted(names)
-    rng = np.random.default_rng(seed)
-    shuffled = [ordered[i] for i in rng.permutation(len(ordered))]
+    shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
     n_test, n_valid = round(test * len(ordered)), round(valid * len(ordered))
     return {
-        "test": sorted(shuffled[:n_test]),
-        "valid": sorted(shuffled[n_test : n_test + n_valid]),
-        "train": sorted(shuffled[n_test + n_valid :]),
+        name: "test" if place < n_test else "valid" if place < n_test + n_valid else "train"
+        for place, name in enumerate(shuffled)
     }
 
 

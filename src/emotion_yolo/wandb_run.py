@@ -149,6 +149,7 @@ def _init(
         use_dot_wandb=True,
         silent=True,  # also: never prompts
         console="off",
+        program="emotion-yolo",  # else the script's absolute path is sent
         disable_code=True,
         save_code=False,
         disable_git=True,  # the revision is in the config; no diff leaves the machine

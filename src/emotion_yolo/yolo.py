@@ -41,7 +41,8 @@ settings.update({"dvc": False, "wandb": False, "sync": False, "tensorboard": Fal
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 """Called with the number of the finished epoch, from 1, and its losses, valid metrics and learning rates."""
 
-_OURS = {"weights", "scene_repeat", "amp", "device"}
+OURS = {"weights", "scene_repeat", "valid_pictures", "amp", "device"}
+"""What of `params.Train` is not Ultralytics' own argument of the same name."""
 
 
 class FaceAwareAssigner(TaskAlignedAssigner):
@@ -194,7 +195,7 @@ def train(data: Path, params: Train, *, checkpoints: Path, on_epoch: OnEpoch | N
     amp = resolve_amp(params.amp, device=device)
     cpu_bf16 = amp == "bf16" and device == "cpu"
     overrides: dict[str, Any] = {
-        **{k: v for k, v in params.model_dump().items() if k not in _OURS},
+        **{k: v for k, v in params.model_dump().items() if k not in OURS},
         "model": params.weights,
         "data": str(data.absolute()),
         "device": device,

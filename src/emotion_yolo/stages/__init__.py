@@ -11,7 +11,7 @@ from emotion_yolo.errors import EmotionYoloError, StorageError
 _INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
 
 
-def run(main: Callable[[], None]) -> None:
+def run_stage(main: Callable[[], None]) -> None:
     """Run a stage as a process: an error of ours is a message and an exit code, SIGTERM is taken like Ctrl-C."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: models/export + the test split of datasets/prepared → reports/evaluate/. What is measured is what is served."""
+"""Stage `evaluate`: models/export + datasets/prepared (test) → reports/evaluate/. Measures what is served."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from emotion_yolo.gallery import contact_sheet
 from emotion_yolo.metrics import bootstrap
 from emotion_yolo.model_card import Evaluation, UsedSet, model_card, used_sets
 from emotion_yolo.params import Evaluate, load_params
-from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, PREPARED
+from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, METRICS, PREPARED
 from emotion_yolo.prepared import Image, Sample, decoded, read_crops, read_scenes
 from emotion_yolo.progress import counting
 from emotion_yolo.report import (
@@ -39,16 +39,19 @@ def main() -> None:
     params = load_params().evaluate
     sets = used_sets(DATA_PIN, CARDS)
     evaluation = evaluate(params, artefact=EXPORT, prepared=PREPARED, sets=sets, out=EVALUATE_REPORT)
+    write_json(METRICS, evaluation.metrics)
     print(metrics_table(evaluation.metrics, evaluation.intervals))
 
 
 def evaluate(params: Evaluate, *, artefact: Path, prepared: Path, sets: Sequence[UsedSet], out: Path) -> Evaluation:
-    """Measure the artefact on the test split and write everything into `out`."""
+    """Measure the artefact on the test split and write everything but the metrics themselves into `out`."""
     detector = Detector.load(artefact)
-    crops = run(detector, decoded(read := read_crops(prepared, "test")), total=len(read), params=params, title="crops")
-    scene_detector = Detector.load(artefact, imgsz=params.scene_imgsz)
-    samples = read_scenes(prepared, "test")
-    scenes = run(scene_detector, decoded(samples), total=len(samples), params=params, title="scenes")
+    samples = read_crops(prepared, "test")
+    crops = run(detector, decoded(samples), total=len(samples), params=params, title="crops")
+    scenes: list[Outcome] = []
+    if photographs := read_scenes(prepared, "test"):
+        scene_detector = Detector.load(artefact, imgsz=params.scene_imgsz)
+        scenes = run(scene_detector, decoded(photographs), total=len(photographs), params=params, title="scenes")
 
     crop_figures = CropFigures(crops, conf=params.conf)
     figures: dict[str, float] = {**crop_figures(np.ones(len(crops))), **crop_figures.counts()}
@@ -70,7 +73,6 @@ def evaluate(params: Evaluate, *, artefact: Path, prepared: Path, sets: Sequence
         sets=sets,
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "metrics.json", evaluation.metrics)
     write_json(out / "intervals.json", {n: [round(low, 5), round(high, 5)] for n, (low, high) in intervals.items()})
     write_csv(out / "confusion.csv", ("actual", "predicted"), evaluation.confusion)
     write_csv(out / "pr.csv", ("recall", *NAMES), pr_rows(crop_figures.rankings))

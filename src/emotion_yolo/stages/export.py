@@ -20,7 +20,7 @@ from emotion_yolo.params import load_params
 from emotion_yolo.paths import DATA_PIN, EXPORT, EXPORT_REPORT, PREPARED, TRAINED
 from emotion_yolo.prepared import Sample, decoded, read_crops, read_scenes
 from emotion_yolo.progress import counting
-from emotion_yolo.stages import run
+from emotion_yolo.stages import run_stage
 from emotion_yolo.yolo import export_onnx, torch_forward
 
 MODEL_NAME = "emotion-yolo"
@@ -164,4 +164,4 @@ def predict(detector: Detector, samples: Sequence[Sample], title: str) -> Iterat
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from emotion_yolo.params import Prepare, load_params
 from emotion_yolo.paths import CARDS, CROPS, DATA_PIN, PREPARE_REPORT, PREPARED, SCENES
 from emotion_yolo.progress import counting
 from emotion_yolo.scenes import split_scenes
-from emotion_yolo.stages import run
+from emotion_yolo.stages import run_stage
 from emotion_yolo.twins import resolve_twins
 
 Kind = Literal["crops", "scenes"]
@@ -78,19 +79,23 @@ def prepare_scenes(params: Prepare) -> dict[str, object]:
     if not params.scenes.use or not SCENES.is_dir():
         return {"used": False}
     found = checked(SCENES, "scenes", params.workers)
-    twins = resolve_twins(found.records, distance=params.twin_distance)
-    records = {record.image.name: record for record in twins.kept}
-    splits = split_scenes(list(records), valid=params.scenes.valid, test=params.scenes.test, seed=params.seed)
+    split_of = split_scenes(
+        [record.image.name for record in found.records],
+        valid=params.scenes.valid, test=params.scenes.test, seed=params.seed,
+    )  # fmt: skip
+    # First dealt out, then freed of twins: two shots of one moment must not end up in train and test.
+    dealt = [replace(record, split=split_of[record.image.name]) for record in found.records]
+    twins = resolve_twins(dealt, distance=params.twin_distance)
+    records = {split: [record for record in twins.kept if record.split == split] for split in SPLITS}
     faces = {
-        split: write_scenes([records[n] for n in names], PREPARED, split, params.scenes, workers=params.workers)
-        for split, names in splits.items()
+        split: write_scenes(records[split], PREPARED, split, params.scenes, workers=params.workers) for split in SPLITS
     }
     return {
         "used": True,
         "quarantined": found.quarantined,
         "findings": Counter(finding.code for finding in found.findings),
         "twins": twins.as_dict(),
-        "photographs": {split: len(names) for split, names in splits.items()},
+        "photographs": {split: len(part) for split, part in records.items()},
         "faces": faces,
     }
 
@@ -134,4 +139,4 @@ def localised_summary(records: list[Record], boxes: list[Localised]) -> dict[str
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -1,23 +1,39 @@
 """Stage `train`: datasets/prepared/ and a checkpoint → models/trained/, resumed where it was interrupted."""
 
+import csv
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 from emotion_yolo.artefact import sha256_of
+from emotion_yolo.lineage import data_digest, git_revision
 from emotion_yolo.params import Train, load_params
-from emotion_yolo.paths import CHECKPOINTS, PREPARED, TRAINED
-from emotion_yolo.stages import run
-from emotion_yolo.yolo import data_yaml, save_weights, train
+from emotion_yolo.paths import (
+    CHECKPOINTS,
+    DATA_PIN,
+    PREPARED,
+    RUN_NAME,
+    SCENE_PREFIX,
+    TRAIN_REPORT,
+    TRAINED,
+    WANDB,
+    WEIGHTS_NAME,
+)
+from emotion_yolo.stages import run_stage
+from emotion_yolo.tracking import Tracker
+from emotion_yolo.yolo import RESUME_NAME, data_yaml, save_weights, train
 
 
 def main() -> None:
     """Run the stage from the project's root."""
     params = load_params()
     folder = CHECKPOINTS / fingerprint(params.train, PREPARED)
-    data = write_view(PREPARED, folder / "view", scene_repeat=params.train.scene_repeat)
+    data = write_view(
+        PREPARED, folder / "view", scene_repeat=params.train.scene_repeat, valid_pictures=params.train.valid_pictures
+    )
     TRAINED.mkdir(parents=True, exist_ok=True)
     lineage = {"data": data_digest(DATA_PIN), "revision": git_revision()}
     with Tracker.start(
@@ -52,7 +68,7 @@ def fingerprint(params: Train, prepared: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_view(prepared: Path, view: Path, *, scene_repeat: int) -> Path:
+def write_view(prepared: Path, view: Path, *, scene_repeat: int, valid_pictures: int) -> Path:
     """Make a folder that Ultralytics may write its caches into, beside links to the prepared set; returns its data YAML."""
     shutil.rmtree(view, ignore_errors=True)
     prepared = prepared.absolute()
@@ -60,17 +76,15 @@ def write_view(prepared: Path, view: Path, *, scene_repeat: int) -> Path:
         (view / kind).mkdir(parents=True)
         for split in ("train", "valid"):
             (view / kind / split).symlink_to(prepared / kind / split)
+    train_names = sorted(path.name for path in (prepared / "images" / "train").iterdir())
+    valid_names = sorted(path.name for path in (prepared / "images" / "valid").iterdir())
+    repeated = [name for name in train_names for _ in range(scene_repeat if name.startswith(SCENE_PREFIX) else 1)]
+    step = max(len(valid_names) // valid_pictures, 1)
     lists = {}
-    for split in ("train", "valid"):
-        folder = view.absolute() / "images" / split
-        names = sorted(path.name for path in (prepared / "images" / split).iterdir())
-        lines = [
-            f"{folder / name}\n"
-            for name in names
-            for _ in range(scene_repeat if split == "train" and name.startswith("scene_") else 1)
-        ]
+    for split, names in (("train", repeated), ("valid", valid_names[::step])):
         lists[split] = view.absolute() / f"{split}.list.txt"
-        lists[split].write_text("".join(lines), "utf-8")
+        folder = view.absolute() / "images" / split
+        lists[split].write_text("".join(f"{folder / name}\n" for name in names), "utf-8")
     path = view / "data.yaml"
     path.write_text(yaml.safe_dump(data_yaml(lists["train"], lists["valid"]), sort_keys=False), "utf-8")
     return path
@@ -90,4 +104,4 @@ def read_results(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -1,0 +1,189 @@
+"""Builders of what tests are made of: detections, labels, a prepared set, an exported network that was never trained.
+
+The network of `exported_model` looks at each 32 px cell of its input and finds a face where the cell's colour is near
+one of eight, one an emotion (see `COLOURS`). A picture painted so has known faces, and every part behind it is real.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import openvino
+import yaml
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from emotion_yolo.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
+from emotion_yolo.detections import Detections
+from emotion_yolo.emotions import FACE_NAME, NAMES
+from emotion_yolo.labels import Labels, write
+
+Image = NDArray[np.uint8]
+
+CELL = 32
+"""Side of a painted face in px of the network's input."""
+
+COLOURS: tuple[tuple[int, int, int], ...] = tuple(
+    ((i >> 2 & 1) * 255, (i >> 1 & 1) * 255, (i & 1) * 255) for i in range(len(NAMES))
+)
+"""RGB by emotion id."""
+
+GREY = (114, 114, 114)
+"""A colour without a face."""
+
+
+def exported_model(
+    folder: Path,
+    *,
+    imgsz: int = 96,
+    conf: float = 0.25,
+    iou: float = 0.5,
+    temperature: float = 1.0,
+    box_side: int = CELL,
+    channels: int = 4 + len(NAMES),
+) -> Path:
+    """Write a whole artefact (ONNX, OpenVINO, model.json) into `folder` and return it.
+
+    Each cell answers with a box of `box_side` px around its centre. A cell in an emotion's own colour scores 0.982 for
+    it and less than 0.001 for others; grey scores nothing. The input is dynamic: [1, 3, S, S], S any multiple of 32.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx_path, xml = folder / "model.onnx", folder / "model.xml"
+    onnx.save(_network(box_side, channels), onnx_path)
+    openvino.save_model(openvino.Core().read_model(onnx_path), xml, compress_to_fp16=False)
+    file = describe(onnx_path)
+    spec = ModelSpec(
+        name="painted-cells",
+        version=file.sha256[:12],
+        classes=NAMES,
+        input=Input(imgsz=imgsz),
+        files={"onnx": file, "openvino_xml": describe(xml), "openvino_bin": describe(xml.with_suffix(".bin"))},
+        thresholds=Thresholds(conf=conf, iou=iou),
+        calibration=Calibration(temperature=temperature),
+        lineage=Lineage(data="d" * 32 + ".dir", params="p" * 64, revision="r" * 40, weights="w" * 64),
+    )
+    write_spec(folder, spec)
+    return folder
+
+
+def _network(box_side: int, channels: int) -> onnx.ModelProto:
+    signs = np.asarray(COLOURS, np.float32) / 127.5 - 1  # [8, 3] of -1 and 1
+    sharpness, least = 8.0, 20.0
+    # sharpness · signs · (2 rgb - 1) - least, as a convolution of rgb in 0-1.
+    weight = (2 * sharpness * signs)[:, :, None, None].astype(np.float32)
+    bias = (-sharpness * signs.sum(axis=1) - least).astype(np.float32)
+    constants = {
+        "weight": weight,
+        "bias": bias,
+        "zero": np.float32(0),
+        "one": np.float32(1),
+        "half": np.float32(0.5),
+        "cell": np.float32(CELL),
+        "side": np.float32(box_side),
+        "x_axis": np.int64(3),
+        "y_axis": np.int64(2),
+        "flat": np.asarray([1, channels, -1], np.int64),
+        "first": np.asarray([0], np.int64),
+        "second": np.asarray([1], np.int64),
+        "channel": np.asarray([1], np.int64),
+        "last": np.asarray([channels], np.int64),
+    }
+    nodes = [
+        helper.make_node("AveragePool", ["images"], ["pooled"], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
+        helper.make_node("Conv", ["pooled", "weight", "bias"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["scores"]),
+        # Cell centres by counting, so that the input side stays free.
+        helper.make_node("Slice", ["pooled", "first", "second", "channel"], ["red"]),
+        helper.make_node("Mul", ["red", "zero"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "one"], ["ones"]),
+        helper.make_node("CumSum", ["ones", "x_axis"], ["column"]),
+        helper.make_node("CumSum", ["ones", "y_axis"], ["row"]),
+        helper.make_node("Sub", ["column", "half"], ["column_middle"]),
+        helper.make_node("Sub", ["row", "half"], ["row_middle"]),
+        helper.make_node("Mul", ["column_middle", "cell"], ["x"]),
+        helper.make_node("Mul", ["row_middle", "cell"], ["y"]),
+        helper.make_node("Mul", ["ones", "side"], ["sides"]),
+        helper.make_node("Concat", ["x", "y", "sides", "sides", "scores"], ["grid"], axis=1),
+        helper.make_node("Slice", ["grid", "first", "last", "channel"], ["kept"]),
+        helper.make_node("Reshape", ["kept", "flat"], ["output0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "painted-cells",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, "height", "width"])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, channels, "anchors"])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def painted(faces: Mapping[tuple[int, int], int], *, width: int = 96, height: int = 96) -> Image:
+    """Paint a grey RGB picture with faces: `faces` maps a 32 px cell (column, row) to an emotion's id."""
+    image = np.full((height, width, 3), GREY, np.uint8)
+    for (column, row), emotion in faces.items():
+        image[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = COLOURS[emotion]
+    return image
+
+
+def labels_of(cls: Sequence[int], xyxy: Sequence[Sequence[float]], *, image_wh: tuple[int, int] = (96, 96)) -> Labels:
+    """Build labels from corner boxes in pixels."""
+    boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
+    sides = np.asarray([*image_wh, *image_wh])
+    xywhn = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1) / sides
+    return Labels(np.asarray(cls, np.int64), xywhn)
+
+
+def painted_labels(
+    faces: Mapping[tuple[int, int], int], *, cls: int | None = None, image_wh: tuple[int, int] = (96, 96)
+) -> Labels:
+    """Build the true labels of `painted`; `cls` replaces all emotions."""
+    boxes = [[c * CELL, r * CELL, (c + 1) * CELL, (r + 1) * CELL] for c, r in faces]
+    return labels_of([emotion if cls is None else cls for emotion in faces.values()], boxes, image_wh=image_wh)
+
+
+def detections_of(
+    xyxy: Sequence[Sequence[float]],
+    *,
+    confidence: Sequence[float],
+    emotions: Sequence[int] | None = None,
+    sure: float = 0.86,
+    image_wh: tuple[int, int] = (96, 96),
+) -> Detections:
+    """Build detections; each is `sure` (0-1) of its emotion (0, if not given), the other seven share the rest."""
+    emotions = [0] * len(xyxy) if emotions is None else emotions
+    probabilities = np.full((len(xyxy), len(NAMES)), (1 - sure) / (len(NAMES) - 1), np.float32)
+    probabilities[np.arange(len(xyxy)), list(emotions)] = sure
+    boxes = np.asarray(xyxy, np.float32).reshape(-1, 4)
+    return Detections(boxes, np.asarray(confidence, np.float32), probabilities, image_wh)
+
+
+def save_picture(path: Path, image: Image) -> Path:
+    """Write an RGB picture; JPEG in a quality that keeps flat colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 100] if path.suffix == ".jpg" else []
+    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    return path
+
+
+def prepared_set(
+    root: Path,
+    *,
+    crops: Mapping[str, tuple[Image, Labels]],
+    scenes: Mapping[str, tuple[Image, Labels]] | None = None,
+    split: str = "test",
+) -> Path:
+    """Write a prepared set of one split, pictures by file name, and return its root; without `scenes` it has none."""
+    root.mkdir(parents=True, exist_ok=True)
+    table = {"test": f"images/{split}", "names": dict(enumerate([*NAMES, FACE_NAME]))}
+    (root / "data.yaml").write_text(yaml.safe_dump(table, sort_keys=False), "utf-8")
+    folders = [(crops, root / "images" / split, root / "labels" / split)]
+    if scenes is not None:
+        folders.append((scenes, root / "scenes" / split / "images", root / "scenes" / split / "labels"))
+    for pictures, images, texts in folders:
+        texts.mkdir(parents=True, exist_ok=True)
+        for name, (image, labels) in pictures.items():
+            save_picture(images / name, image)
+            write(texts / f"{Path(name).stem}.txt", labels)
+    return root

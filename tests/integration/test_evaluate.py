@@ -1,0 +1,168 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotion_yolo.emotions import FACE_ID, NAMES
+from emotion_yolo.errors import LayoutError, ModelError
+from emotion_yolo.model_card import Evaluation, UsedSet
+from emotion_yolo.params import Evaluate, load_params
+from emotion_yolo.stages import evaluate as stage
+from tests.builders import exported_model, painted, painted_labels, prepared_set
+
+SETTINGS = Evaluate(conf=0.001, iou=0.7, scene_imgsz=160, bootstrap=20, gallery=6, seed=0)
+WRONG, MISSED = 5, 6
+FILES = {
+    "intervals.json",
+    "confusion.csv",
+    "pr.csv",
+    "reliability.csv",
+    "gallery.jpg",
+    "detections.jpg",
+    "MODEL_CARD.md",
+}
+
+
+def prepared(root: Path, *, scenes: bool = True) -> Path:
+    """Write 24 crops, one of them misnamed and one without a visible face, and two scenes of two faces."""
+    crops = {}
+    for i in range(24):
+        cell, emotion = (i % 3, i // 3 % 3), i % 8
+        shown = {} if i == MISSED else {cell: (emotion + 1) % 8 if i == WRONG else emotion}
+        name = f"{'ffhq_' if i % 3 == 0 else 'image'}{i:02d}.png"
+        crops[name] = (painted(shown), painted_labels({cell: emotion}))
+    faces = {(0, 0): 4, (3, 2): 1}
+    picture = painted(faces, width=160, height=160)
+    photographs = {f"{i}.png": (picture, painted_labels(faces, cls=FACE_ID, image_wh=(160, 160))) for i in range(2)}
+    return prepared_set(root / "prepared", crops=crops, scenes=photographs if scenes else None)
+
+
+def run(folder: Path, *, scenes: bool = True, out: str = "out") -> Evaluation:
+    root = folder / "prepared"
+    if not root.exists():
+        prepared(folder, scenes=scenes)
+        exported_model(folder / "export")
+    sets = [UsedSet("crops", "Painted cells", "free")]
+    return stage.evaluate(SETTINGS, artefact=folder / "export", prepared=root, sets=sets, out=folder / out)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
+    folder = tmp_path_factory.mktemp("evaluate")
+    return run(folder), folder / "out"
+
+
+def test_known_answers_give_known_figures(done: tuple[Evaluation, Path]) -> None:
+    metrics = done[0].metrics
+    assert metrics["face_found"] == pytest.approx(23 / 24, abs=1e-5)
+    assert metrics["emotion_top1"] == pytest.approx(22 / 23, abs=1e-5)
+    assert metrics["recall_served"] == pytest.approx(22 / 24, abs=1e-5)
+    assert metrics["precision_served"] == pytest.approx(22 / 23, abs=1e-5)
+    assert metrics["ap50_anger"] == metrics["face_ap50"] == metrics["face_ap50_32px"] == 0.995
+    assert metrics["face_precision_32px"] == metrics["face_recall_32px"] == 1.0
+    assert metrics["frame_boxes"] == 0.0
+    assert metrics["ece"] == pytest.approx(1 / 23, abs=0.01)
+    assert (metrics["n_crops"], metrics["n_ffhq"], metrics["n_scenes"], metrics["n_faces"]) == (24, 8, 2, 4)
+    assert "face_ap50_128px" not in metrics  # no such face, no figure
+
+
+def test_names_of_figures_suit_a_shell_and_values_a_diff(done: tuple[Evaluation, Path]) -> None:
+    for name, value in done[0].metrics.items():
+        assert name.replace("_", "").isalnum()
+        assert name == name.lower()
+        assert value == round(value, 5)
+
+
+def test_every_interval_holds_its_figure(done: tuple[Evaluation, Path]) -> None:
+    evaluation, out = done
+    intervals = json.loads((out / "intervals.json").read_text("utf-8"))
+    assert {"map50", "emotion_top1", "face_ap50", "ece", "top1_ffhq"} <= set(intervals) <= set(evaluation.metrics)
+    for name in ("face_found", "emotion_top1", "recall_served", "face_ap50"):
+        low, high = intervals[name]
+        assert low <= evaluation.metrics[name] <= high
+
+
+def test_everything_promised_is_written(done: tuple[Evaluation, Path]) -> None:
+    assert {path.name for path in done[1].iterdir()} == FILES
+
+
+def test_tables_are_what_dvcs_plots_expect(done: tuple[Evaluation, Path]) -> None:
+    out = done[1]
+    confusion = (out / "confusion.csv").read_text("utf-8").splitlines()
+    assert confusion[0] == "actual,predicted"
+    assert len(confusion) == 1 + 24
+    assert f"{NAMES[WRONG]},{NAMES[WRONG + 1]}" in confusion
+    assert f"{NAMES[MISSED]},background" in confusion
+    curve = (out / "pr.csv").read_text("utf-8").splitlines()
+    assert curve[0] == "recall," + ",".join(NAMES)
+    assert len(curve) == 102
+    assert (out / "reliability.csv").read_text("utf-8").startswith("probability,accuracy,faces\n")
+
+
+def test_pictures_can_be_looked_at(done: tuple[Evaluation, Path]) -> None:
+    for name, least in (("gallery.jpg", 300), ("detections.jpg", 1200)):
+        with Image.open(done[1] / name) as picture:
+            assert picture.width > least
+            assert np.asarray(picture).std() > 20
+
+
+def test_the_card_holds_the_figures(done: tuple[Evaluation, Path]) -> None:
+    text = (done[1] / "MODEL_CARD.md").read_text("utf-8")
+    assert f"| emotion top-1 of the faces found | {22 / 23:.3f} |" in text
+    assert "Painted cells" in text
+    assert "input 96 px" in text
+    assert "input 160 px" in text
+
+
+def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
+    first, second = run(tmp_path), run(tmp_path, out="again")
+    assert list(first.metrics.items()) == list(second.metrics.items())
+    for name in FILES:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_without_scenes_everything_else_is_measured(tmp_path: Path) -> None:
+    evaluation = run(tmp_path, scenes=False)
+    assert evaluation.metrics["n_crops"] == 24
+    assert not any("face_ap" in name or "scene" in name or name == "frame_boxes" for name in evaluation.metrics)
+    assert "**not measured**" in (tmp_path / "out" / "MODEL_CARD.md").read_text("utf-8")
+
+
+def test_each_picture_is_shown_to_the_network_once(tmp_path: Path) -> None:
+    root, shown = prepared(tmp_path), []
+    detector = stage.Detector.load(exported_model(tmp_path / "export"))
+    infer = detector._infer
+    detector._infer = lambda tensor: shown.append(1) or infer(tensor)  # type: ignore[func-returns-value]
+    samples = stage.read_crops(root, "test")
+    outcomes = stage.run(detector, stage.decoded(samples), total=len(samples), params=SETTINGS, title="crops")
+    assert len(shown) == len(outcomes) == 24
+    assert all(len(o.candidates) >= len(o.answers) for o in outcomes)
+
+
+def test_the_stage_runs_from_the_projects_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = Path("params.yaml").read_text("utf-8")
+    prepared(tmp_path).rename(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(params, "utf-8")
+    Path("datasets").mkdir()
+    Path("set").rename(stage.PREPARED)
+    exported_model(stage.EXPORT)
+    stage.main()
+    metrics = json.loads(stage.METRICS.read_text("utf-8"))
+    assert metrics["n_crops"] == 24
+    assert {path.name for path in stage.EVALUATE_REPORT.iterdir()} == FILES
+    assert f"{metrics['map50']:.3f}" in capsys.readouterr().out
+    assert load_params().evaluate.bootstrap > 0
+
+
+def test_a_missing_artefact_or_set_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.json"):
+        stage.evaluate(SETTINGS, artefact=tmp_path, prepared=prepared(tmp_path), sets=[], out=tmp_path / "out")
+    exported_model(tmp_path / "export")
+    with pytest.raises(LayoutError, match="no prepared set"):
+        stage.evaluate(SETTINGS, artefact=tmp_path / "export", prepared=tmp_path, sets=[], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,177 @@
+"""The train stage as DVC starts it: a process in a project's folder, with the real Ultralytics."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from ultralytics import YOLO
+
+from emotion_yolo.emotions import FACE_ID, NAMES
+from emotion_yolo.paths import CHECKPOINTS
+from emotion_yolo.stages.train import fingerprint, read_results, several_gpus, write_view
+from emotion_yolo.params import Train, load_params
+from tests.builders import painted, painted_labels, prepared_set
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def project(root: Path, **train: Any) -> Path:
+    """Make a project of eight train pictures, one of them a scene, that trains a fresh network for a moment."""
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    params["train"] |= {"weights": "yolo11n.yaml", "epochs": 2, "imgsz": 32, "batch": 4, "workers": 0, "amp": "fp32"}
+    params["train"] |= {"mosaic": 0.0, "close_mosaic": 0, "warmup_epochs": 0.0, **train}
+    params["tracking"]["wandb"] = "off"
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (root / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    pictures = {f"{i}.png": (painted({(1, 1): i % 8}), painted_labels({(1, 1): i % 8})) for i in range(7)}
+    scene = {"scene_a.png": (painted({(0, 0): 1, (2, 2): 2}), painted_labels({(0, 0): 1, (2, 2): 2}, cls=FACE_ID))}
+    prepared_set(root / "datasets/prepared", crops=pictures | scene, split="train")
+    prepared_set(root / "datasets/prepared", crops=pictures, split="valid")
+    return root
+
+
+def start(root: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "PYTHONWARNINGS": "ignore"}
+    environment.pop("COVERAGE_PROCESS_START", None)
+    command = [sys.executable, "-m", "emotion_yolo.stages.train"]
+    return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def epochs_of(root: Path) -> list[int]:
+    with (root / "reports/train/plots/metrics/map50.tsv").open() as file:
+        return [int(row["step"]) for row in csv.DictReader(file, delimiter="\t")]
+
+
+def wait_for(path: Path, lines: int) -> None:
+    for _ in range(1200):
+        if path.is_file() and len(path.read_text().splitlines()) >= lines:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{path} never reached {lines} lines")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = project(tmp_path_factory.mktemp("trained"))
+    process = start(root)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return root
+
+
+def test_a_training_leaves_a_plain_checkpoint_of_the_eight_emotions(trained: Path) -> None:
+    model = YOLO(trained / "models/trained/weights.pt")
+    assert tuple(model.names.values()) == NAMES
+    assert model.task == "detect"
+    assert next(model.model.parameters()).dtype == torch.float32  # Ultralytics widens fp16 weights when it loads
+
+
+def test_the_checkpoint_names_no_folder_of_this_machine(trained: Path) -> None:
+    assert str(trained).encode() not in (trained / "models/trained/weights.pt").read_bytes()
+
+
+def test_every_epoch_is_logged_once_under_flat_names(trained: Path) -> None:
+    assert epochs_of(trained) == [1, 2]
+    metrics = json.loads((trained / "reports/train/metrics.json").read_text())
+    assert {"map50", "map50_95", "precision", "recall", "train_box_loss", "val_cls_loss", "lr_pg0"} <= metrics.keys()
+
+
+def test_a_finished_training_leaves_no_checkpoints_and_no_caches_in_the_prepared_set(trained: Path) -> None:
+    assert list((trained / CHECKPOINTS).iterdir()) == []
+    assert list((trained / "datasets").rglob("*.cache")) == []
+
+
+def test_training_twice_gives_the_same_weights(trained: Path, tmp_path: Path) -> None:
+    root = project(tmp_path / "again")
+    assert start(root).wait(timeout=240) == 0
+    expected, got = (YOLO(r / "models/trained/weights.pt").model.state_dict() for r in (trained, root))
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path: Path, how: signal.Signals) -> None:
+    root = project(tmp_path, epochs=5)
+    process = start(root)
+    (folder,) = _checkpoint_folders(root)
+    wait_for(folder / "epochs.jsonl", 2)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode == (-how if how == signal.SIGKILL else 130)
+    assert not (root / "models/trained/weights.pt").exists()
+    before = (folder / "epochs.jsonl").read_text().splitlines()
+    shutil.rmtree(root / "models")  # as DVC deletes outs before a stage runs
+    shutil.rmtree(root / "reports", ignore_errors=True)
+
+    process = start(root)
+    wait_for(folder / "epochs.jsonl", len(before))
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert epochs_of(root) == [1, 2, 3, 4, 5]
+
+
+def _checkpoint_folders(root: Path) -> list[Path]:
+    for _ in range(1200):
+        found = list((root / CHECKPOINTS).glob("*"))
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint folder was made")
+
+
+def test_missing_weights_are_named_with_the_remedy(tmp_path: Path) -> None:
+    process = start(project(tmp_path, weights="models/none.pt"))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 11
+    assert "train.weights is 'models/none.pt'" in errors
+    assert "Traceback" not in errors
+
+
+def test_the_view_repeats_scenes_and_thins_the_valid_split(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    table = yaml.safe_load(
+        write_view(root / "datasets/prepared", tmp_path / "view", scene_repeat=3, valid_pictures=3).read_text()
+    )
+    names = [Path(line).name for line in Path(table["train"]).read_text().splitlines()]
+    assert names.count("scene_a.png") == 3
+    assert len(names) == 7 + 3
+    assert [Path(line).name for line in Path(table["val"]).read_text().splitlines()] == ["0.png", "2.png", "4.png", "6.png"]
+
+
+def test_the_fingerprint_changes_with_params_labels_and_weights(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    prepared, params = root / "datasets/prepared", load_params().train
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"a")
+
+    def digest(**changes: Any) -> str:
+        return fingerprint(Train.model_validate(params.model_dump() | {"weights": str(weights)} | changes), prepared)
+
+    first = digest()
+    assert digest() == first
+    assert digest(seed=9) != first
+    weights.write_bytes(b"b")
+    assert (second := digest()) != first
+    label = prepared / "labels/train/0.txt"
+    label.write_text(label.read_text().replace("0", "1", 1))
+    assert digest() != second
+
+
+def test_the_curves_of_a_training_on_several_gpus_are_read_from_its_table(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("epoch, time, metrics/mAP50(B)\n1, 2.5, 0.25\n2, 5.0, 0.5\n")
+    assert list(read_results(tmp_path / "results.csv")) == [
+        (1, {"time": 2.5, "metrics/mAP50(B)": 0.25}),
+        (2, {"time": 5.0, "metrics/mAP50(B)": 0.5}),
+    ]
+    assert several_gpus("0,1")
+    assert not several_gpus("auto")

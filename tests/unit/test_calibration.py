@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from emotion_yolo.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    log_scores,
+    probabilities,
+    reliability_curve,
+)
+
+
+def sampled(count: int, temperature: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Draw scores, and labels that follow their probabilities at `temperature`."""
+    rng = np.random.default_rng(3)
+    scores = (1 / (1 + np.exp(-rng.normal(-2, 2, (count, 8))))).astype(np.float32)
+    shares = probabilities(scores, temperature=temperature).cumsum(axis=1)
+    return scores, (rng.random((count, 1)) > shares).sum(axis=1).clip(0, 7)
+
+
+def one_sure(*tops: float) -> NDArray[np.float32]:
+    """Build probabilities whose first class has the given value."""
+    return np.stack([[top, *[(1 - top) / 7] * 7] for top in tops]).astype(np.float32)
+
+
+def test_logarithms_of_scores_stay_finite_at_zero() -> None:
+    assert log_scores(np.asarray([[1.0, 0.5]], np.float32)) == pytest.approx(np.log([[1.0, 0.5]]))
+    assert np.isfinite(log_scores(np.zeros((1, 8), np.float32))).all()
+
+
+def test_at_temperature_one_probabilities_are_the_scores_shares_in_their_sum() -> None:
+    scores, _ = sampled(50, 1.0)
+    assert probabilities(scores, temperature=1) == pytest.approx(scores / scores.sum(axis=1, keepdims=True), abs=1e-6)
+
+
+def test_probabilities_sum_to_one_and_keep_the_order_of_the_scores() -> None:
+    scores, _ = sampled(50, 1.0)
+    shares = probabilities(scores, temperature=0.7)
+    assert shares.sum(axis=1) == pytest.approx(np.ones(50), abs=1e-6)
+    assert (shares.argsort(axis=1) == scores.argsort(axis=1)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_labels_were_drawn_with_is_found(temperature: float) -> None:
+    assert fit_temperature(*sampled(20_000, temperature)) == pytest.approx(temperature, rel=0.05)
+
+
+def test_no_other_temperature_makes_the_labels_likelier() -> None:
+    scores, labels = sampled(500, 1.7)
+
+    def loss(temperature: float) -> float:
+        shares = probabilities(scores, temperature=temperature)[np.arange(500), labels]
+        return float(-np.log(shares.astype(np.float64)).mean())
+
+    best = fit_temperature(scores, labels)
+    assert loss(best) <= min(loss(best * 0.98), loss(best * 1.02))
+
+
+def test_scores_that_are_never_wrong_get_the_lowest_temperature_and_chance_the_highest() -> None:
+    scores, _ = sampled(300, 1.0)
+    assert fit_temperature(scores, scores.argmax(axis=1)) == pytest.approx(0.05, rel=0.01)
+    assert fit_temperature(scores, scores.argmin(axis=1)) == pytest.approx(20, rel=0.01)
+
+
+@pytest.mark.parametrize(("rows", "labels"), [(0, 0), (2, 1)])
+def test_a_temperature_needs_a_label_for_each_face(rows: int, labels: int) -> None:
+    with pytest.raises(ValueError, match=f"got {rows} rows of scores and {labels} labels"):
+        fit_temperature(np.full((rows, 8), 0.5, np.float32), np.zeros(labels, np.int64))
+
+
+def test_calibration_error_is_the_gap_between_claim_and_accuracy() -> None:
+    shares = one_sure(0.9, 0.9, 0.9, 0.9)
+    assert expected_calibration_error(shares, np.asarray([0, 0, 0, 1])) == pytest.approx(0.9 - 0.75, abs=1e-6)
+
+
+def test_bins_count_by_the_faces_in_them() -> None:
+    shares = one_sure(0.9, 0.9, 0.9, 0.5)  # three faces 0.9 sure and right, one 0.5 sure and wrong
+    assert expected_calibration_error(shares, np.asarray([0, 0, 0, 1])) == pytest.approx((3 * 0.1 + 0.5) / 4, abs=1e-6)
+
+
+def test_a_weight_counts_as_that_many_faces() -> None:
+    shares, labels = one_sure(0.9, 0.6, 0.3), np.asarray([0, 1, 0])
+    twice = expected_calibration_error(shares[[0, 0, 2]], labels[[0, 0, 2]])
+    assert expected_calibration_error(shares, labels, weights=np.asarray([2.0, 0, 1])) == pytest.approx(twice)
+
+
+def test_gaps_in_both_directions_do_not_cancel_between_bins() -> None:
+    shares = one_sure(0.95, 0.95, 0.45, 0.45)
+    assert expected_calibration_error(shares, np.asarray([0, 1, 0, 0])) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_without_faces_there_is_no_calibration_error() -> None:
+    nothing = np.zeros((0, 8), np.float32), np.zeros(0, np.int64)
+    assert np.isnan(expected_calibration_error(*nothing))
+    assert len(reliability_curve(*nothing).accuracy) == 0
+
+
+def test_the_curve_leaves_empty_bins_out_and_holds_certainty_in_the_last() -> None:
+    curve = reliability_curve(one_sure(1.0, 0.5, 0.5), np.asarray([0, 0, 1]), bins=10)
+    assert curve.probability == pytest.approx([0.5, 1.0])
+    assert curve.accuracy == pytest.approx([0.5, 1.0])
+    assert curve.weight.tolist() == [2, 1]

@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from emotion_yolo import emotions
+from emotion_yolo.checks import Record
+from emotion_yolo.compose import Crop, write_crops, write_scenes, write_table, write_train
+from emotion_yolo.errors import StorageError
+from emotion_yolo.labels import read
+from emotion_yolo.params import Scenes, Sheets
+from emotion_yolo.prepared import CLASSES, read_crops, read_scenes
+from tests.builders import COLOURS, labels_of, painted, save_picture
+
+SCENES = Scenes(use=True, valid=0.1, test=0.1, size=64, min_face=8)
+
+
+def crops_of(folder: Path, count: int) -> list[Crop]:
+    return [
+        Crop(
+            save_picture(folder / f"{i}.jpg", painted({(1, 1): i % 8})), i % 8, np.asarray([0.5, 0.5, 1 / 3, 1 / 3])
+        )
+        for i in range(count)
+    ]
+
+
+def scene_of(folder: Path, name: str = "street.jpg") -> Record:
+    picture = save_picture(folder / name, painted({(0, 0): 1, (2, 2): 5}, width=128, height=96))
+    labels = labels_of([0, 0], [[0, 0, 32, 32], [64, 64, 74, 74]], image_wh=(128, 96))
+    return Record("train", picture, labels, (128, 96), "0" * 64, 0, b"")
+
+
+def silent(_done: int, _total: int) -> None: ...
+
+
+def test_crops_keep_their_bytes_and_get_tight_labels(tmp_path: Path) -> None:
+    crops = crops_of(tmp_path / "raw", 3)
+    (tmp_path / "out").mkdir()
+    write_table(tmp_path / "out")
+    write_crops(crops, tmp_path / "out", "valid")
+    for crop, sample in zip(crops, read_crops(tmp_path / "out", "valid"), strict=True):
+        assert sample.image.read_bytes() == crop.image.read_bytes()
+        assert sample.labels.cls.tolist() == [crop.cls]
+        np.testing.assert_allclose(sample.labels.xywhn[0], crop.xywhn, atol=1e-6)
+
+
+def test_a_copy_is_no_link_so_that_rewriting_it_leaves_the_raw_picture(tmp_path: Path) -> None:
+    (crop,) = crops_of(tmp_path / "raw", 1)
+    before = crop.image.read_bytes()
+    write_crops([crop], tmp_path / "out", "valid")
+    (tmp_path / "out" / "images" / "valid" / crop.image.name).write_bytes(b"rewritten")
+    assert crop.image.read_bytes() == before
+
+
+def test_train_crops_lie_on_sheets_and_some_are_single_too(tmp_path: Path) -> None:
+    crops = crops_of(tmp_path / "raw", 40)
+    sheets = Sheets(size=192, grids=[2], singles=0.5)
+    count = write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
+    names = sorted(path.name for path in (tmp_path / "out" / "images" / "train").iterdir())
+    on_sheets = [name for name in names if name.startswith("sheet_")]
+    assert len(on_sheets) == count == 10
+    assert 8 <= len(names) - count <= 32
+    labels = [
+        read(path, class_names=CLASSES) for path in sorted((tmp_path / "out" / "labels" / "train").glob("sheet_*"))
+    ]
+    assert sorted(np.concatenate([label.cls for label in labels])) == sorted(i % 8 for i in range(40))
+
+
+def test_the_face_on_a_sheet_is_where_its_label_says(tmp_path: Path) -> None:
+    crops = crops_of(tmp_path / "raw", 4)
+    write_train(crops, tmp_path / "out", Sheets(size=192, grids=[2], singles=0), seed=0, workers=1, progress=silent)
+    sheet = cv2.imread(str(tmp_path / "out" / "images" / "train" / "sheet_000000.jpg"))
+    labels = read(tmp_path / "out" / "labels" / "train" / "sheet_000000.txt", class_names=CLASSES)
+    for cls, (x, y, _, _) in zip(labels.cls, labels.xywhn, strict=True):
+        blue, green, red = sheet[int(y * 192), int(x * 192)]
+        assert np.abs(np.asarray([red, green, blue], int) - COLOURS[cls]).max() < 25
+
+
+def test_without_sheets_every_crop_stays_single(tmp_path: Path) -> None:
+    crops = crops_of(tmp_path / "raw", 5)
+    sheets = Sheets(size=0, grids=[2], singles=0)
+    assert write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent) == 0
+    assert len(list((tmp_path / "out" / "images" / "train").iterdir())) == 5
+
+
+def test_processes_write_the_same_sheets_as_one_does(tmp_path: Path) -> None:
+    crops = crops_of(tmp_path / "raw", 210)
+    sheets = Sheets(size=64, grids=[1], singles=0)
+    done: list[int] = []
+    for workers in (1, 2):
+        out = tmp_path / f"out{workers}"
+        write_train(crops, out, sheets, seed=0, workers=workers, progress=lambda n, _: done.append(n))
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / f"out{w}").rglob("*.*")} for w in (1, 2))
+    assert one == two
+    assert done == [*range(1, 211), *range(1, 211)]
+
+
+def test_train_scenes_are_scaled_down_prefixed_and_lose_unreadable_faces(tmp_path: Path) -> None:
+    assert write_scenes([scene_of(tmp_path / "raw")], tmp_path / "out", "train", SCENES, workers=1) == 1
+    image = cv2.imread(str(tmp_path / "out" / "images" / "train" / "scene_street.jpg"))
+    assert image.shape == (48, 64, 3)
+    labels = read(tmp_path / "out" / "labels" / "train" / "scene_street.txt", class_names=CLASSES)
+    assert labels.cls.tolist() == [emotions.FACE_ID]
+
+
+def test_test_scenes_stay_as_they_came_with_all_their_faces(tmp_path: Path) -> None:
+    record = scene_of(tmp_path / "raw")
+    (tmp_path / "out").mkdir()
+    write_table(tmp_path / "out")
+    assert write_scenes([record], tmp_path / "out", "test", SCENES, workers=1) == 2
+    (sample,) = read_scenes(tmp_path / "out", "test")
+    assert sample.image.read_bytes() == record.image.read_bytes()
+    assert sample.labels.cls.tolist() == [emotions.FACE_ID] * 2
+
+
+def test_a_picture_that_cannot_be_written_stops_the_stage(tmp_path: Path) -> None:
+    (tmp_path / "out" / "images" / "train" / "scene_street.jpg").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"scene_street\.jpg: could not be written"):
+        write_scenes([scene_of(tmp_path / "raw")], tmp_path / "out", "train", SCENES, workers=1)

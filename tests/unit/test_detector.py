@@ -1,0 +1,264 @@
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from emotion_yolo.artefact import describe, read_spec, write_spec
+from emotion_yolo.detector import Detector, Letterbox, decode, letterbox
+from emotion_yolo.emotions import Emotion
+from emotion_yolo.errors import ModelError
+from tests.builders import CELL, COLOURS, GREY, exported_model, painted
+
+FACES = {(0, 0): Emotion.HAPPY, (2, 1): Emotion.ANGER, (1, 2): Emotion.SURPRISE}
+WHOLE = Letterbox((96, 96), scale=1.0, left=0, top=0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported_model(tmp_path_factory.mktemp("export"))
+
+
+def answer(boxes: list[list[float]], scores: list[list[float]]) -> NDArray[np.float32]:
+    return np.concatenate([np.asarray(boxes), np.asarray(scores)], axis=1).T[None].astype(np.float32)
+
+
+def score(emotion: Emotion, value: float) -> list[float]:
+    return [value if index == emotion else 0.0 for index in range(8)]
+
+
+# Letterbox
+
+
+def test_a_wide_picture_is_scaled_to_fit_and_centred_on_grey() -> None:
+    image = np.full((50, 100, 3), (255, 0, 51), np.uint8)
+    tensor, box = letterbox(image, imgsz=64)
+    assert tensor.shape == (1, 3, 64, 64)
+    assert tensor.dtype == np.float32
+    assert box == Letterbox((100, 50), scale=0.64, left=0, top=16)
+    assert tensor[0, :, 32, 32] == pytest.approx([1.0, 0.0, 0.2])
+    assert tensor[0, :, 15, 32] == pytest.approx([114 / 255] * 3)
+    assert tensor[0, :, 48, 32] == pytest.approx([114 / 255] * 3)
+
+
+def test_a_tall_picture_has_its_border_left_and_right() -> None:
+    _, box = letterbox(np.zeros((100, 50, 3), np.uint8), imgsz=64)
+    assert (box.left, box.top) == (16, 0)
+
+
+def test_a_picture_of_the_inputs_size_is_not_touched() -> None:
+    image = painted(FACES)
+    tensor, box = letterbox(image, imgsz=96)
+    assert (tensor[0].transpose(1, 2, 0) * 255).round().astype(np.uint8).tolist() == image.tolist()
+    assert box == WHOLE
+
+
+def test_a_line_of_one_pixel_keeps_a_pixel() -> None:
+    tensor, box = letterbox(np.zeros((1, 1000, 3), np.uint8), imgsz=32)
+    assert (tensor[0, 0] == 0).sum() == 32
+    assert box.top == 15
+
+
+def test_shrinking_keeps_thin_lines_as_grey() -> None:
+    image = np.zeros((640, 640, 3), np.uint8)
+    image[::20] = 255
+    tensor, _ = letterbox(image, imgsz=32)
+    assert tensor.mean() == pytest.approx(0.05, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
+def test_what_is_no_rgb_picture_is_refused(image: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match=r"expected \[H, W, 3\] uint8 RGB"):
+        letterbox(image, imgsz=32)
+
+
+# Decoding
+
+
+def test_boxes_come_back_in_the_pictures_own_pixels() -> None:
+    box = Letterbox((200, 100), scale=0.5, left=0, top=25)
+    found = decode(answer([[50, 50, 20, 10]], [score(Emotion.SAD, 0.9)]), box, conf=0.1, iou=0.5, temperature=1)
+    assert found.xyxy.tolist() == [[80, 40, 120, 60]]
+    assert found.emotions == [Emotion.SAD]
+    assert found.image_wh == (200, 100)
+
+
+def test_confidence_is_the_sum_of_the_scores_at_most_one() -> None:
+    raw = answer([[20, 20, 10, 10], [60, 60, 10, 10]], [[0.1] * 8, [0.5] * 8])
+    found = decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1)
+    assert found.confidence == pytest.approx([1.0, 0.8])
+
+
+def test_two_emotions_of_one_face_come_back_as_one_answer() -> None:
+    raw = answer([[48, 48, 40, 40], [49, 48, 40, 40]], [score(Emotion.FEAR, 0.8), score(Emotion.SURPRISE, 0.9)])
+    found = decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1)
+    assert found.emotions == [Emotion.SURPRISE]
+
+
+def test_boxes_that_overlap_no_more_than_allowed_both_stay() -> None:
+    raw = answer([[20, 20, 20, 20], [30, 20, 20, 20]], [score(Emotion.FEAR, 0.8), score(Emotion.SAD, 0.9)])  # IoU 1/3
+    assert len(decode(raw, WHOLE, conf=0.1, iou=0.34, temperature=1)) == 2
+    assert len(decode(raw, WHOLE, conf=0.1, iou=0.32, temperature=1)) == 1
+
+
+def test_faces_below_the_threshold_are_left_out() -> None:
+    raw = answer([[20, 20, 10, 10], [60, 60, 10, 10]], [score(Emotion.SAD, 0.3), score(Emotion.SAD, 0.1)])
+    assert decode(raw, WHOLE, conf=0.2, iou=0.5, temperature=1).confidence == pytest.approx([0.3])
+    assert len(decode(raw, WHOLE, conf=0.31, iou=0.5, temperature=1)) == 0
+
+
+def test_no_more_faces_come_back_than_asked_for_and_the_surest_stay() -> None:
+    boxes = [[10.0 + 20 * i, 10, 10, 10] for i in range(4)]
+    raw = answer(boxes, [score(Emotion.SAD, 0.2 + 0.1 * i) for i in range(4)])
+    found = decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, max_faces=2)
+    assert found.confidence == pytest.approx([0.5, 0.4])
+
+
+def test_boxes_are_cut_at_the_edge_of_the_picture() -> None:
+    found = decode(answer([[0, 90, 40, 40]], [score(Emotion.SAD, 0.9)]), WHOLE, conf=0.1, iou=0.5, temperature=1)
+    assert found.xyxy.tolist() == [[0, 70, 20, 96]]
+
+
+def test_a_box_in_the_grey_border_is_no_face() -> None:
+    box = Letterbox((200, 100), scale=0.48, left=0, top=24)
+    raw = answer([[48, 10, 20, 20], [48, 48, 20, 20]], [score(Emotion.SAD, 0.9), score(Emotion.SAD, 0.8)])
+    found = decode(raw, box, conf=0.1, iou=0.5, temperature=1, max_faces=1)
+    assert found.confidence == pytest.approx([0.8])
+
+
+def test_a_higher_temperature_makes_probabilities_less_sure_and_changes_nothing_else() -> None:
+    raw = answer([[20, 20, 10, 10]], [[0.2, 0.6, 0.1, 0.05, 0.01, 0.01, 0.01, 0.01]])
+    cold, warm = (decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=t) for t in (1.0, 2.0))
+    assert warm.probabilities.max() < cold.probabilities.max()
+    assert (warm.confidence, warm.emotions) == (cold.confidence, cold.emotions)
+
+
+def test_equal_confidences_keep_the_networks_order() -> None:
+    boxes = [[10.0 + 20 * i, 10, 10, 10] for i in range(4)]
+    found = decode(answer(boxes, [score(Emotion.SAD, 0.5)] * 4), WHOLE, conf=0.1, iou=0.5, temperature=1)
+    assert found.xyxy[:, 0].tolist() == [5, 25, 45, 65]
+
+
+# The loaded model
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_faces_are_found_and_named(model: Path, backend: Literal["openvino", "onnx"]) -> None:
+    detector = Detector.load(model, backend=backend, threads=1)
+    found = detector.predict(painted(FACES))
+    assert detector.backend == backend
+    corners = {tuple(box[:2]): emotion for box, emotion in zip(found.xyxy.tolist(), found.emotions, strict=True)}
+    assert corners == {(column * CELL, row * CELL): emotion for (column, row), emotion in FACES.items()}
+    assert found.confidence == pytest.approx([0.982] * 3, abs=0.001)
+
+
+def test_openvino_is_preferred(model: Path) -> None:
+    assert Detector.load(model).backend == "openvino"
+
+
+def test_precision_can_be_left_to_openvino(model: Path) -> None:
+    assert len(Detector.load(model, precision="auto").predict(painted(FACES))) == 3
+
+
+def test_without_openvino_onnx_runtime_takes_its_place(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    detector = Detector.load(model)
+    assert detector.backend == "onnx"
+    assert len(detector.predict(painted(FACES))) == 3
+
+
+def test_openvino_demanded_but_absent_is_an_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ModelError, match="openvino is not installed"):
+        Detector.load(model, backend="openvino")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_the_input_side_can_be_chosen(model: Path, backend: Literal["openvino", "onnx"]) -> None:
+    image = np.full((128, 128, 3), GREY, np.uint8)
+    image[96:, 96:] = COLOURS[Emotion.FEAR]
+    detector = Detector.load(model, backend=backend, imgsz=256)
+    assert detector.preprocess(image)[0].shape == (1, 3, 256, 256)
+    found = detector.predict(image)
+    assert sorted(found.xyxy[:, :2].tolist()) == [[96, 96], [96, 112], [112, 96], [112, 112]]  # four cells now
+    assert found.emotions == [Emotion.FEAR] * 4
+
+
+@pytest.mark.parametrize("imgsz", [100, 16, -32])
+def test_an_input_side_off_the_stride_is_refused(model: Path, imgsz: int) -> None:
+    with pytest.raises(ModelError, match=f"imgsz is {imgsz}, expected a multiple of 32 px"):
+        Detector.load(model, imgsz=imgsz)
+
+
+def test_an_artefact_without_openvino_files_is_read_from_its_onnx_file(tmp_path: Path) -> None:
+    spec = read_spec(exported_model(tmp_path))
+    write_spec(tmp_path, spec.model_copy(update={"files": {"onnx": spec.files["onnx"]}}))
+    for name in ("model.xml", "model.bin"):
+        (tmp_path / name).unlink()
+    detector = Detector.load(tmp_path, backend="openvino")
+    assert len(detector.predict(painted(FACES))) == 3
+
+
+def test_thresholds_of_the_artefact_are_the_default(tmp_path: Path) -> None:
+    strict = Detector.load(exported_model(tmp_path, conf=0.99))
+    assert len(strict.predict(painted(FACES))) == 0
+    assert len(strict.predict(painted(FACES), conf=0.5)) == 3
+    assert len(strict.predict(painted(FACES), conf=0.5, max_faces=1)) == 1
+
+
+def test_overlap_of_the_artefact_is_the_default(tmp_path: Path) -> None:
+    detector = Detector.load(exported_model(tmp_path, box_side=64, iou=0.2))  # neighbours overlap by a third
+    image = painted({(0, 0): 4, (1, 0): 4})
+    assert len(detector.predict(image)) == 1
+    assert len(detector.predict(image, iou=0.5)) == 2
+
+
+def test_many_threads_get_the_answers_of_one(model: Path) -> None:
+    detector = Detector.load(model)
+    images = [painted({(i % 3, i // 3 % 3): i % 8}) for i in range(36)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(detector.predict, images))
+    for image, found in zip(images, together, strict=True):
+        alone = detector.predict(image)
+        assert (alone.xyxy.tolist(), alone.emotions) == (found.xyxy.tolist(), found.emotions)
+
+
+def test_a_tampered_file_is_not_loaded(tmp_path: Path) -> None:
+    exported_model(tmp_path)
+    with (tmp_path / "model.bin").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ModelError, match="sha256"):
+        Detector.load(tmp_path, backend="openvino")
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "key", "runtime"),
+    [("openvino", "model.xml", "openvino_xml", "OpenVINO"), ("onnx", "model.onnx", "onnx", "ONNX Runtime")],
+)
+def test_a_file_that_is_no_network_is_refused(
+    tmp_path: Path, backend: Literal["openvino", "onnx"], name: str, key: Literal["openvino_xml", "onnx"], runtime: str
+) -> None:
+    exported_model(tmp_path)
+    (tmp_path / name).write_bytes(b"<net>")
+    spec = read_spec(tmp_path)
+    write_spec(tmp_path, spec.model_copy(update={"files": spec.files | {key: describe(tmp_path / name)}}))
+    with pytest.raises(ModelError, match=f"{name}: {runtime} cannot read it"):
+        Detector.load(tmp_path, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_a_network_of_other_classes_is_refused(tmp_path: Path, backend: Literal["openvino", "onnx"]) -> None:
+    exported_model(tmp_path, channels=11)
+    with pytest.raises(ModelError, match=r"answers with shape \(1, 11, 9\), expected \[1, 12, boxes\]"):
+        Detector.load(tmp_path, backend=backend)

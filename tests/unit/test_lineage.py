@@ -1,0 +1,68 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from emotion_yolo.artefact import sha256_of
+from emotion_yolo.errors import SourceError
+from emotion_yolo.lineage import collect, data_digest, git_revision
+from emotion_yolo.params import load_params
+
+
+def commit(folder: Path) -> str:
+    def git(*args: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *args]
+        return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    (folder / "file").write_text("a")
+    git("add", "file")
+    git("commit", "-qm", "first")
+    return git("rev-parse", "HEAD")
+
+
+def test_the_digest_of_the_data_is_that_of_its_pin(tmp_path: Path) -> None:
+    (tmp_path / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    assert data_digest(tmp_path / "data.dvc") == "abc.dir"
+
+
+@pytest.mark.parametrize("text", ["outs: []\n", "other: 1\n", "outs:\n- path: data\n", ""])
+def test_a_pin_without_a_digest_is_refused_with_the_remedy(tmp_path: Path, text: str) -> None:
+    (tmp_path / "data.dvc").write_text(text)
+    with pytest.raises(SourceError, match="emotion-yolo pull"):
+        data_digest(tmp_path / "data.dvc")
+
+
+def test_a_missing_pin_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="pins no data"):
+        data_digest(tmp_path / "data.dvc")
+
+
+def test_the_revision_is_the_commit_and_says_when_tracked_files_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = commit(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert git_revision() == head
+    (tmp_path / "file").write_text("b")
+    assert git_revision() == f"{head}-dirty"
+
+
+def test_outside_git_the_revision_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_revision() == "unknown"
+
+
+def test_the_lineage_changes_with_the_params_it_was_made_by_and_not_with_the_evaluation(tmp_path: Path) -> None:
+    pin, weights = tmp_path / "data.dvc", tmp_path / "weights.pt"
+    pin.write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    weights.write_bytes(b"weights")
+    params = load_params()
+    lineage = collect(params, weights=weights, pin=pin)
+    assert lineage.data == "abc.dir"
+    assert lineage.weights == sha256_of(weights)
+    other = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"seed": 7})})
+    assert collect(other, weights=weights, pin=pin).params == lineage.params
+    other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 7})})
+    assert collect(other, weights=weights, pin=pin).params != lineage.params

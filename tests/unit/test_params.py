@@ -1,0 +1,160 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.utils.serialize import modify_yaml
+from pydantic import BaseModel, ValidationError
+
+from emotion_yolo.errors import ParamsError
+from emotion_yolo.params import Params, load_params
+
+SHIPPED = Path(__file__).parents[2] / "params.yaml"
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Write:
+    """Write the shipped params with values set by dotted key (None takes the key away) and return the file."""
+
+    def write(**values: object) -> Path:
+        raw = yaml.safe_load(SHIPPED.read_text("utf-8"))
+        for dotted, value in values.items():
+            *sections, key = dotted.split("__")
+            section = raw
+            for name in sections:
+                section = section[name]
+            if value is None:
+                del section[key]
+            else:
+                section[key] = value
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(raw), "utf-8")
+        return path
+
+    return write
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    return str(caught.value)
+
+
+def test_the_shipped_params_are_taken_as_they_stand() -> None:
+    raw = yaml.safe_load(SHIPPED.read_text("utf-8"))
+    assert load_params(SHIPPED).model_dump() == raw
+
+
+def test_params_are_read_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(SHIPPED, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert load_params() == load_params(SHIPPED)
+
+
+def test_no_value_has_a_second_home() -> None:
+    def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
+        inner = [field.annotation for field in model.model_fields.values()]
+        return [model] + [s for m in inner if isinstance(m, type) and issubclass(m, BaseModel) for s in sections(m)]
+
+    assert all(field.is_required() for section in sections(Params) for field in section.model_fields.values())
+
+
+def test_params_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_params(SHIPPED).train.epochs = 3  # type: ignore[misc]
+
+
+def test_a_typo_is_named_with_its_section(changed: Write) -> None:
+    path = changed(train__epoch=3)
+    assert f"{path}: train.epoch: unknown key" in complaint(path)
+
+
+def test_a_missing_key_is_named_with_its_section(changed: Write) -> None:
+    path = changed(prepare__localise__conf=None)
+    assert complaint(path) == f"{path}: prepare.localise.conf: missing; add it"
+
+
+def test_all_findings_are_reported_a_line_each(changed: Write) -> None:
+    lines = complaint(changed(train__epochs=0, train__batch="32", evaluate__seed=None)).splitlines()
+    assert len(lines) == 3
+    assert "train.epochs: got 0: " in lines[0]
+    assert "train.batch: got '32': " in lines[1]
+    assert "evaluate.seed: missing" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("prepare__workers", -1),
+        ("prepare__twin_distance", 17),
+        ("prepare__localise__not_found", "ignore"),
+        ("prepare__localise__conf", 1.5),
+        ("prepare__scenes__use", "yes"),
+        ("prepare__scenes__min_face", -1),
+        ("prepare__sheets__grids", []),
+        ("prepare__sheets__grids", [0]),
+        ("prepare__sheets__size", 100),
+        ("train__imgsz", 100),
+        ("train__imgsz", 0),
+        ("train__epochs", 1.5),
+        ("train__lr0", 0.0),
+        ("train__lr0", float("inf")),
+        ("train__lr0", float("nan")),
+        ("train__weight_decay", float("inf")),
+        ("train__degrees", 181.0),
+        ("train__multi_scale", 1.0),
+        ("train__amp", "half"),
+        ("train__cos_lr", 1),
+        ("export__parity", 0.0),
+        ("evaluate__gallery", 201),
+        ("tracking__wandb", "on"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_was_got(changed: Write, key: str, value: object) -> None:
+    assert f"{key.split('__grids')[0].replace('__', '.')}" in complaint(changed(**{key: value}))
+    assert "; correct the value" in complaint(changed(**{key: value}))
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.9, 0.8)])
+def test_scenes_leave_some_for_training(changed: Write, shares: tuple[float, float]) -> None:
+    valid, test = shares
+    message = complaint(changed(prepare__scenes__valid=valid, prepare__scenes__test=test))
+    assert "prepare.scenes: " in message
+    assert "expected below 1" in message
+
+
+@pytest.mark.parametrize("value", [0.00001, 2e-7, 1e-10])
+def test_takes_small_numbers_as_dvc_writes_them(changed: Write, value: float) -> None:
+    path = changed()
+    with modify_yaml(str(path)) as raw:  # what `dvc exp run -S` does
+        raw["train"]["weight_decay"] = value
+    assert load_params(path).train.weight_decay == value
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "+1e-3", ".1e-2", "1.e-3", "1.0e-3"])
+def test_takes_exponents_however_they_are_spelled(changed: Write, text: str) -> None:
+    path = changed(train__lr0=12345.0)
+    path.write_text(path.read_text("utf-8").replace("12345.0", text), "utf-8")
+    assert load_params(path).train.lr0 == 0.001
+
+
+@pytest.mark.parametrize("data", [b"", b"- 1\n", b"train", b"train: 3\n"])
+def test_a_file_of_another_shape_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(data)
+    assert str(path) in complaint(path)
+
+
+@pytest.mark.parametrize("data", [b"train: [", b"train: \xff"])
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(data)
+    assert complaint(path).startswith(f"{path}: not valid YAML: ")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    assert complaint(path) == f"{path}: cannot be read (No such file or directory); run from the project's root"

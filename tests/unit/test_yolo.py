@@ -1,0 +1,194 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import DEFAULT_CFG
+from ultralytics.utils.tal import TaskAlignedAssigner
+
+from emotion_yolo.emotions import FACE_ID, NAMES
+from emotion_yolo.errors import ModelError
+from emotion_yolo.yolo import (
+    FaceAwareAssigner,
+    check_weights,
+    criterion,
+    data_yaml,
+    export_onnx,
+    resolve_amp,
+    resolve_device,
+    torch_forward,
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> DetectionModel:
+    torch.manual_seed(0)
+    model = DetectionModel("yolo11n.yaml", nc=len(NAMES), verbose=False)
+    model.names = dict(enumerate(NAMES))
+    model.args = DEFAULT_CFG
+    return model
+
+
+@pytest.fixture(scope="module")
+def weights(network: DetectionModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "weights.pt"
+    torch.save({"model": network, "train_args": {"task": "detect"}}, path)
+    return path
+
+
+@pytest.fixture
+def scene() -> Iterator[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.rand(1, 64, 8, generator=generator) * 0.1
+    centres = torch.stack(torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="xy"), -1).view(-1, 2) * 8 + 4
+    boxes = torch.cat([centres - 12, centres + 12], -1)[None]
+    yield {
+        "pd_scores": scores,
+        "pd_bboxes": boxes,
+        "anc_points": centres,
+        "gt_bboxes": torch.tensor([[[8.0, 8.0, 32.0, 32.0], [36.0, 36.0, 60.0, 60.0]]]),
+        "mask_gt": torch.ones(1, 2, 1),
+    }
+
+
+def assign(kind: type[TaskAlignedAssigner], scene: dict[str, torch.Tensor], labels: list[int], classes: int):
+    assigner = kind(topk=10, num_classes=classes, alpha=0.5, beta=6.0)
+    gt_labels = torch.tensor(labels).view(1, -1, 1)
+    order = ("pd_scores", "pd_bboxes", "anc_points")
+    return assigner(*(scene[key] for key in order), gt_labels, scene["gt_bboxes"], scene["mask_gt"])
+
+
+def test_faces_with_an_emotion_are_assigned_as_ultralytics_does(scene: dict[str, torch.Tensor]) -> None:
+    ours = assign(FaceAwareAssigner, scene, [2, 5], 9)
+    theirs = assign(TaskAlignedAssigner, scene, [2, 5], 8)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_a_face_without_an_emotion_asks_for_the_sum_and_leaves_the_proportions(scene: dict[str, torch.Tensor]) -> None:
+    _, _, scores, foreground, index = assign(FaceAwareAssigner, scene, [FACE_ID, FACE_ID], 9)
+    assert foreground.any()
+    target, predicted = scores[foreground], scene["pd_scores"][foreground]
+    torch.testing.assert_close(target / target.sum(-1, keepdim=True), predicted / predicted.sum(-1, keepdim=True))
+    # The best anchor of each face is asked for the overlap it reaches, as for a face with an emotion.
+    best = torch.stack([target.sum(-1)[index[foreground] == face].max() for face in range(2)])
+    assert (best > 0.5).all()
+    assert (best <= 1).all()
+    assert scores[~foreground].sum() == 0
+
+
+def test_the_loss_of_a_face_without_an_emotion_moves_no_emotion_against_another(network: DetectionModel) -> None:
+    loss = criterion(network)
+    logits = torch.full((1, 8, 84), -9.0)
+    logits[:, 3] = -7.0
+    logits.requires_grad_()
+    feats = [torch.zeros(1, 1, 64 // s, 64 // s) for s in (8, 16, 32)]
+    preds = {"boxes": torch.zeros(1, 64, 84), "scores": logits, "feats": feats}
+    batch = {
+        "batch_idx": torch.zeros(1),
+        "cls": torch.tensor([[float(FACE_ID)]]),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]]),
+    }
+    total, _ = loss(preds, batch)
+    total.sum().backward()
+    gradient = logits.grad[0]  # [8, anchors]
+    raised = gradient.sum(0) < 0
+    assert raised.any()
+    # The gradient of each class is in proportion to its present score: ratios, and with them emotions, stay.
+    share = logits.detach().sigmoid()[0] / logits.detach().sigmoid()[0].sum(0)
+    torch.testing.assert_close(
+        gradient[:, raised] / gradient[:, raised].sum(0), share[:, raised], atol=1e-4, rtol=1e-3
+    )
+
+
+def test_pictures_without_faces_are_assigned_to_nothing(scene: dict[str, torch.Tensor]) -> None:
+    empty = {**scene, "gt_bboxes": torch.zeros(1, 0, 4), "mask_gt": torch.zeros(1, 0, 1)}
+    _, _, scores, foreground, _ = assign(FaceAwareAssigner, empty, [], 9)
+    assert scores.shape == (1, 64, 8)
+    assert not foreground.any()
+
+
+def test_both_branches_of_an_end_to_end_network_know_faces_without_an_emotion() -> None:
+    model = DetectionModel("yolo26n.yaml", nc=len(NAMES), verbose=False)
+    model.args = DEFAULT_CFG
+    loss = criterion(model)
+    assert isinstance(loss.one2many.assigner, FaceAwareAssigner)
+    assert isinstance(loss.one2one.assigner, FaceAwareAssigner)
+    assert (loss.one2one.assigner.topk, loss.one2one.assigner.topk2) == (7, 1)
+
+
+def test_the_table_of_the_training_view_names_the_ninth_label() -> None:
+    table = data_yaml(Path("train.txt"), Path("valid.txt"))
+    assert table["names"] == {**dict(enumerate(NAMES)), FACE_ID: "face"}
+    assert (table["train"], table["val"]) == ("train.txt", "valid.txt")
+
+
+def test_the_device_is_the_first_gpu_or_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == "0"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == "cpu"
+    assert resolve_device("0,1") == "0,1"
+
+
+@pytest.mark.parametrize(
+    ("amp", "device", "has_bf16", "expected"),
+    [
+        ("auto", "0", False, "fp16"),
+        ("auto", "cpu", True, "bf16"),
+        ("auto", "cpu", False, "fp32"),
+        ("fp32", "cpu", True, "fp32"),
+        ("bf16", "0", False, "bf16"),
+    ],
+)
+def test_the_precision_is_what_the_device_is_fast_in(
+    amp: str, device: str, has_bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert resolve_amp(amp, device=device) == expected
+
+
+def test_fp16_on_a_cpu_is_refused_with_the_choices() -> None:
+    with pytest.raises(ModelError, match="set auto, bf16 or fp32"):
+        resolve_amp("fp16", device="cpu")
+
+
+def test_weights_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(ModelError, match=r"broken\.pt.*cannot be loaded"):
+        check_weights(str(tmp_path / "broken.pt"))
+
+
+def test_a_checkpoint_for_another_task_is_refused(tmp_path: Path) -> None:
+    model = YOLO("yolo11n-cls.yaml").model
+    torch.save({"model": model, "train_args": {"task": "classify"}}, tmp_path / "classify.pt")
+    with pytest.raises(ModelError, match="expected one for 'detect'"):
+        check_weights(str(tmp_path / "classify.pt"))
+
+
+def test_an_export_answers_as_the_network_does_and_leaves_the_weights_alone(weights: Path, tmp_path: Path) -> None:
+    before = weights.read_bytes()
+    export_onnx(weights, tmp_path / "model.onnx", imgsz=64)
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    forward = torch_forward(weights)
+    for side in (64, 96):  # free dimensions: another side than the one it was exported at
+        tensor = np.random.default_rng(0).random((1, 3, side, side), np.float32)
+        (answer,) = session.run(None, {"images": tensor})
+        np.testing.assert_allclose(answer, forward(tensor), atol=2e-3)
+        assert answer.shape[1] == 12
+    assert weights.read_bytes() == before
+    assert list(weights.parent.iterdir()) == [weights]
+
+
+def test_a_network_of_other_classes_is_not_exported(tmp_path: Path) -> None:
+    model = DetectionModel("yolo11n.yaml", nc=2, verbose=False)
+    model.names = {0: "cat", 1: "dog"}
+    torch.save({"model": model, "train_args": {"task": "detect"}}, tmp_path / "pets.pt")
+    with pytest.raises(ModelError, match=r"\['cat', 'dog'\]"):
+        export_onnx(tmp_path / "pets.pt", tmp_path / "model.onnx", imgsz=64)
