@@ -44,7 +44,7 @@ class Crop:
 
 
 def write_table(out: Path) -> None:
-    """Write `data.yaml`. It names no `path`: Ultralytics then takes the YAML's own folder, wherever the project lies."""
+    """Write `data.yaml`. It names no `path`: Ultralytics then takes the YAML's own folder, wherever that lies."""
     table = {
         "train": "images/train",
         "val": "images/valid",
@@ -62,7 +62,9 @@ def write_crops(crops: Sequence[Crop], out: Path, split: str) -> None:
         write(labels / f"{crop.image.stem}.txt", crop.labels)
 
 
-def write_train(crops: Sequence[Crop], out: Path, sheets: Sheets, *, seed: int, workers: int, progress: Progress) -> int:
+def write_train(
+    crops: Sequence[Crop], out: Path, sheets: Sheets, *, seed: int, workers: int, progress: Progress
+) -> int:
     """Write the train crops: all on sheets and some single, or all single where sheets are off; returns the sheets."""
     if sheets.size == 0:
         write_crops(crops, out, "train")

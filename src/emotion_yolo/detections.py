@@ -62,7 +62,8 @@ class Detections:
     @cached_property
     def emotion_ids(self) -> NDArray[np.int64]:
         """Return the [N] class ids of the most probable emotions."""
-        return self.probabilities.argmax(axis=1)
+        ids: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return ids
 
     @property
     def emotions(self) -> list[Emotion]:

@@ -26,14 +26,14 @@ Tensor = NDArray[np.float32]
 Backend = Literal["auto", "openvino", "onnx"]
 Precision = Literal["auto", "f32", "bf16"]
 
-# More candidates than this before NMS only cost time: WIDER's fullest photograph at 640 px has fewer anchors above 0.001.
+# A bound on time and memory, met by no served threshold: only average precision looks at confidences of 0.001.
 _MAX_CANDIDATES = 3000
 _MAX_FACES = 300
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a picture of `image_wh` px was put into the network's input: scaled by `scale`, shifted by `left`, `top` px."""
+    """How a picture of `image_wh` px was put into the input: scaled by `scale`, then shifted by `left`, `top` px."""
 
     image_wh: tuple[int, int]
     scale: float
@@ -96,7 +96,7 @@ def decode(
 
 
 class Detector:
-    """An exported model, loaded: `predict` is `postprocess(infer(preprocess(image)))`. Safe to share between threads."""
+    """An exported model, loaded: `predict` is `postprocess(infer(preprocess(image)))`. Threads may share it."""
 
     def __init__(self, spec: ModelSpec, infer: Callable[[Tensor], Tensor], *, imgsz: int, backend: str) -> None:
         self.spec = spec

@@ -24,7 +24,7 @@ class Emotion(IntEnum):
 NAMES: tuple[str, ...] = tuple(emotion.label for emotion in Emotion)
 
 FACE_ID = len(NAMES)
-"""Class id, in prepared labels only, of a face whose expression nobody has named. It is trained on as a face, without an emotion loss."""
+"""Class id, in prepared labels only, of a face whose expression nobody has named: it has no emotion loss."""
 
 FACE_NAME = "face"
 

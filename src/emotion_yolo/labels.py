@@ -1,4 +1,7 @@
-"""YOLO label files: text to arrays and back. A line is `<class id> <x> <y> <w> <h>`, centre and size in parts of the picture."""
+"""YOLO label files, text to arrays and back.
+
+A line is `<class id> <x> <y> <w> <h>`: centre and size of the box in parts of the picture's width and height.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

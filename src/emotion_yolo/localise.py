@@ -99,7 +99,7 @@ def read_rgb(path: Path) -> Image:
 
 
 def locate(image: Image, find: FaceFinder) -> tuple[Box, float] | None:
-    """Return the xywhn box [4] and confidence of the most confident face that fills enough of a crop, if there is one."""
+    """Return the xywhn box [4] and confidence of the most confident face that fills enough of a crop, or None."""
     height, width = image.shape[:2]
     xyxy, confidence = find(image)
     large = area(xyxy) >= _LEAST_AREA * height * width

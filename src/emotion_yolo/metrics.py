@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_yolo.boxes import Floats, iou_matrix, xywhn_to_xyxy
+from emotion_yolo.boxes import iou_matrix, xywhn_to_xyxy
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import FACE_ID, NAMES
 from emotion_yolo.labels import Labels
@@ -32,7 +32,7 @@ _CONFIDENCES = np.linspace(0, 1, 1000)
 _SMOOTHING = 101  # points of the confidence grid, a tenth of it
 
 
-def match(iou: Floats, *, ignored: Mask, thresholds: Array = IOU_THRESHOLDS) -> tuple[Indices, Mask]:
+def match(iou: Array, *, ignored: Mask, thresholds: Array = IOU_THRESHOLDS) -> tuple[Indices, Mask]:
     """Give each detection the best truth that no better one has claimed.
 
     `iou` is [D, M], detections by falling score; `ignored` [M] marks truths that count neither way. Returns `claimed`

@@ -18,7 +18,6 @@ TRAINED = Path("models/trained")
 EXPORT = Path("models/export")
 RELEASE = Path("models/release")
 WEIGHTS_NAME = "weights.pt"
-RUN_NAME = "wandb.json"
 
 REPORTS = Path("reports")
 PREPARE_REPORT = REPORTS / "prepare"
@@ -26,6 +25,8 @@ TRAIN_REPORT = REPORTS / "train"
 EXPORT_REPORT = REPORTS / "export"
 EVALUATE_REPORT = REPORTS / "evaluate"
 METRICS = REPORTS / "metrics.json"
+RUN = TRAIN_REPORT / "run.json"
+"""Which W&B run the training was. Not in `TRAINED`: its id is random, and whatever depends on it would run again."""
 
 # Not outs: an out is deleted before its stage runs, and a checkpoint has to outlive that to be resumed from.
 CHECKPOINTS = Path(".checkpoints")

@@ -25,7 +25,8 @@ class Bar(Protocol):
 class Progress(Protocol):
     """Begin a task of `total` units (None: unknown), `initial` of which are done already."""
 
-    def __call__(self, title: str, *, total: int | None, unit: str, initial: int = 0) -> Bar: ...
+    def __call__(self, title: str, *, total: int | None, unit: str, initial: int = 0) -> Bar:
+        """Return the bar of the task."""
 
 
 def terminal_progress(title: str, *, total: int | None, unit: str, initial: int = 0) -> Bar:

@@ -1,29 +1,40 @@
 """A release: what a fresh clone serves at once, starts fine-tuning from, and localises faces with; it lies in git."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from emotion_yolo.artefact import describe, read_spec, write_spec
+from emotion_yolo.detector import Detector
 from emotion_yolo.errors import ModelError
+from emotion_yolo.gallery import Tile, contact_sheet, draw_detections
+from emotion_yolo.localise import read_rgb
 
 _LIMIT = 15_000_000  # bytes; git keeps every release for ever
-_CARD_FILES = ("MODEL_CARD.md", "detections.jpg")
+_CARD = "MODEL_CARD.md"
+_EXAMPLE = "example.jpg"
 
 
-def make_release(*, weights: Path, export: Path, report: Path, metrics: Path, out: Path) -> list[Path]:
+def make_release(
+    *, weights: Path, export: Path, report: Path, metrics: Path, pictures: Sequence[Path], out: Path
+) -> list[Path]:
     """Copy a trained, exported and evaluated model into `out`, replacing what is there; returns its files.
 
-    The OpenVINO files stay behind: they hold the same network as the ONNX file, which OpenVINO reads as well.
+    The OpenVINO files stay behind: they hold the same network as the ONNX file, which OpenVINO reads as well. So does
+    the report's own contact sheet, of faces whose licence may forbid to publish them; `example.jpg` shows the model's
+    answers to `pictures` instead, which have to be free.
 
     Raises:
         ModelError: something of it is missing, the evaluation is of another export, or it is too large for git.
     """
     spec = read_spec(export)
-    sources = [weights, export / spec.files["onnx"].path, metrics, *(report / name for name in _CARD_FILES)]
-    if missing := [str(path) for path in sources if not path.is_file()]:
+    sources = [weights, export / spec.files["onnx"].path, metrics, report / _CARD]
+    if missing := [str(path) for path in (*sources, *pictures) if not path.is_file()]:
         raise ModelError(f"{', '.join(missing)}: missing; a release is made after `dvc repro` has run to its end")
-    if spec.version not in (report / "MODEL_CARD.md").read_text("utf-8"):
-        message = f"{report}/MODEL_CARD.md is not about version {spec.version}, which lies in {export}"
+    if spec.version not in (report / _CARD).read_text("utf-8"):
+        message = f"{report / _CARD} is not about version {spec.version}, which lies in {export}"
         raise ModelError(f"{message}; run `dvc repro evaluate` first")
     size = sum(path.stat().st_size for path in sources)
     if size > _LIMIT:
@@ -33,4 +44,15 @@ def make_release(*, weights: Path, export: Path, report: Path, metrics: Path, ou
     for path in sources:
         shutil.copyfile(path, out / path.name)
     write_spec(out, spec.model_copy(update={"files": {"onnx": describe(out / spec.files["onnx"].path)}}))
+    write_example(Detector.load(out), pictures, out / _EXAMPLE)
     return sorted(out.iterdir())
+
+
+def write_example(detector: Detector, pictures: Sequence[Path], out: Path) -> None:
+    """Write one picture of the detector's answers to `pictures`, side by side."""
+    tiles = []
+    for path in pictures:
+        image = read_rgb(path)
+        tiles.append(Tile(draw_detections(image, detector.predict(image))))
+    sheet = contact_sheet(tiles, columns=min(len(tiles), 3), side=400)
+    Image.fromarray(sheet).save(out, quality=88)

@@ -19,6 +19,8 @@ os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(".ultralytics").absolute()))
 os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 os.environ.setdefault("YOLO_VERBOSE", "False")
 Path(os.environ["YOLO_CONFIG_DIR"]).mkdir(parents=True, exist_ok=True)
+# Read before Ultralytics sets it to 1 where a user has not set it.
+_CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -89,8 +91,8 @@ class EmotionTrainer(DetectionTrainer):
         super().__init__(*args, **kwargs)
         # Ultralytics loads in the training process on a CPU; a process of its own was measured to be faster.
         if self.device.type == "cpu":
-            self.args.workers = int(os.environ.get("EMOTION_LOADERS", "1"))
-            torch.set_num_threads(len(os.sched_getaffinity(0)))
+            self.args.workers = kwargs["overrides"]["workers"]
+            torch.set_num_threads(_CPU_THREADS)
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:
         """Build a network of eight classes, whatever the set's table says of faces without an emotion."""
@@ -129,8 +131,9 @@ class EmotionTrainer(DetectionTrainer):
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Append the epoch to results.csv, and tell `on_epoch`."""
         super().save_metrics(metrics)
-        if RANK == -1 and type(self).on_epoch is not None:
-            type(self).on_epoch(self.epoch + 1, {k: float(v) for k, v in metrics.items()})
+        on_epoch = type(self).on_epoch  # from the class: from the instance it would be a method
+        if RANK == -1 and on_epoch is not None:
+            on_epoch(self.epoch + 1, {k: float(v) for k, v in metrics.items()})
 
     def save_model(self) -> bool:
         """Save, then keep a whole copy: a kill in the middle of the next save leaves this one."""

@@ -144,7 +144,7 @@ def test_each_picture_is_shown_to_the_network_once(tmp_path: Path) -> None:
 def test_the_stage_runs_from_the_projects_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    params = Path("params.yaml").read_text("utf-8")
+    params = Path("params.yaml").read_text("utf-8").replace("wandb: auto ", "wandb: off ")
     prepared(tmp_path).rename(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(params, "utf-8")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotion_yolo.archives import inspect, safe_relative, sha256, unpack
+from emotion_yolo.sources.archives import inspect, safe_relative, sha256, unpack
 from emotion_yolo.errors import ArchiveError, StorageError
 from tests.pull_builders import RecordedProgress, files_of
 
@@ -82,7 +82,7 @@ def test_takes_small_entries_that_pack_well(tmp_path: Path) -> None:
 
 
 def test_refuses_more_entries_than_any_set_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emotion_yolo.archives.MAX_ENTRIES", 2)
+    monkeypatch.setattr("emotion_yolo.sources.archives.MAX_ENTRIES", 2)
     archive = archive_of(tmp_path / "a.zip", {"a": "", "b": "", "c": ""})
     with pytest.raises(ArchiveError, match="3 entries, expected at most 2"):
         inspect(archive)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from emotion_yolo import landing, layouts
+from emotion_yolo.sources import landing, layouts
 from emotion_yolo.cards import DatasetCard, load_card
 from emotion_yolo.emotions import NAMES
 from emotion_yolo.errors import LayoutError, SourceError, StorageError
 from emotion_yolo.progress import terminal_progress
-from emotion_yolo.storage import format_bytes, free_bytes, require_free, storage_errors
+from emotion_yolo.sources.storage import format_bytes, free_bytes, require_free, storage_errors
 from tests.pull_builders import AFFECTNET_NAMES, REPOSITORY, files_of, write_crops, write_scenes
 
 
@@ -275,7 +275,7 @@ class TestLanding:
         script = f"""
 import os, signal, sys
 from pathlib import Path
-from emotion_yolo import landing
+from emotion_yolo.sources import landing
 real, count = Path.rename, 0
 def killing(self, target):
     global count

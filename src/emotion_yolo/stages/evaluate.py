@@ -13,8 +13,8 @@ from emotion_yolo.evaluation import CropFigures, Outcome, SceneFigures, match_fa
 from emotion_yolo.gallery import contact_sheet
 from emotion_yolo.metrics import bootstrap
 from emotion_yolo.model_card import Evaluation, UsedSet, model_card, used_sets
-from emotion_yolo.params import Evaluate, load_params
-from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, METRICS, PREPARED
+from emotion_yolo.params import Evaluate, Params, load_params
+from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, METRICS, PREPARED, RUN, WANDB
 from emotion_yolo.prepared import Image, Sample, decoded, read_crops, read_scenes
 from emotion_yolo.progress import counting
 from emotion_yolo.report import (
@@ -30,17 +30,34 @@ from emotion_yolo.report import (
     write_csv,
     write_json,
 )
+from emotion_yolo.stages import run_stage
+from emotion_yolo.tracking import Tracker
 
 _SHOWN = 12  # pictures of each kind among the annotated ones
 
 
 def main() -> None:
     """Run the stage from the project's root."""
-    params = load_params().evaluate
+    params = load_params()
     sets = used_sets(DATA_PIN, CARDS)
-    evaluation = evaluate(params, artefact=EXPORT, prepared=PREPARED, sets=sets, out=EVALUATE_REPORT)
+    evaluation = evaluate(params.evaluate, artefact=EXPORT, prepared=PREPARED, sets=sets, out=EVALUATE_REPORT)
     write_json(METRICS, evaluation.metrics)
+    track(params, evaluation)
     print(metrics_table(evaluation.metrics, evaluation.intervals))
+
+
+def track(params: Params, evaluation: Evaluation) -> None:
+    """Add test figures, curves and the model to the W&B run of the training."""
+    lineage = evaluation.spec.lineage.model_dump()
+    with Tracker.reopen(params, run_file=RUN, wandb_dir=WANDB, lineage=lineage) as tracker:
+        tracker.log_summary({f"test_{name}": value for name, value in evaluation.metrics.items()})
+        for name in ("confusion", "pr", "reliability"):
+            tracker.log_table(name, EVALUATE_REPORT / f"{name}.csv")
+        # Of faces from research-only sets: the run that they go to is the user's own.
+        for name in ("gallery", "detections"):
+            tracker.log_image(name, EVALUATE_REPORT / f"{name}.jpg")
+        metadata = {"version": evaluation.spec.version, **lineage, **evaluation.metrics}
+        tracker.log_model(EXPORT, name=evaluation.spec.name, metadata=metadata)
 
 
 def evaluate(params: Evaluate, *, artefact: Path, prepared: Path, sets: Sequence[UsedSet], out: Path) -> Evaluation:
@@ -107,4 +124,4 @@ def _write_sheet(path: Path, sheet: NDArray[np.uint8]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -1,4 +1,4 @@
-"""Stage `export`: models/trained/ → models/export/, compared with PyTorch, thresholds and calibration fitted on valid."""
+"""Stage `export`: models/trained/ → models/export/, compared with PyTorch; thresholds, calibration fitted on valid."""
 
 import json
 import shutil
@@ -83,7 +83,7 @@ def check_parity(
     Boxes are compared where PyTorch sees a face with a score of 0.1 or more: elsewhere they mean nothing.
     """
     backends: tuple[Backend, ...] = ("onnx", "openvino")
-    differences = {}
+    differences: dict[str, dict[str, float]] = {}
     for backend in backends:
         detector = Detector.load(folder, backend=backend)
         scores, boxes = 0.0, 0.0
@@ -107,7 +107,9 @@ def refuse_differences(parity: dict[str, dict[str, float]], tolerance: float) ->
     for backend, difference in parity.items():
         if difference["score"] > tolerance:
             message = f"{backend}: a class score differs from PyTorch's by {difference['score']:.4f}"
-            raise ParityError(f"{message}, expected at most {tolerance}; see {EXPORT_REPORT}/report.json, or raise export.parity")
+            raise ParityError(
+                f"{message}, expected at most {tolerance}; see {EXPORT_REPORT}/report.json, or raise export.parity"
+            )
 
 
 def fit(
@@ -140,11 +142,11 @@ def fit(
     # At temperature 1 probabilities are the scores but for a factor, which no temperature sees.
     temperature = round(fit_temperature(at_one, truth), 4)
     calibrated = probabilities(at_one, temperature=temperature)
-    changes = {
+    changes: dict[str, object] = {
         "thresholds": Thresholds(conf=round(conf, 3), iou=crop_detector.spec.thresholds.iou),
         "calibration": Calibration(temperature=temperature),
     }
-    report = {
+    report: dict[str, object] = {
         "conf": round(conf, 3),
         "conf_chosen_on": "valid scenes" if valid_scenes else "valid crops",
         "temperature": temperature,

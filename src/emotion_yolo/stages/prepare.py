@@ -45,7 +45,10 @@ def prepare_crops(params: Prepare) -> dict[str, object]:
     finder = face_finder(params.localise.detector, imgsz=params.localise.imgsz, conf=params.localise.conf)
     with counting("localise") as progress:
         boxes = localise(
-            [record.image for record in records], finder, threads=params.workers or os.cpu_count() or 1, progress=progress
+            [record.image for record in records],
+            finder,
+            threads=params.workers or os.cpu_count() or 1,
+            progress=progress,
         )
     sheets = 0
     kept: Counter[str] = Counter()

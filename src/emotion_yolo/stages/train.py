@@ -15,7 +15,7 @@ from emotion_yolo.paths import (
     CHECKPOINTS,
     DATA_PIN,
     PREPARED,
-    RUN_NAME,
+    RUN,
     SCENE_PREFIX,
     TRAIN_REPORT,
     TRAINED,
@@ -39,12 +39,14 @@ def main() -> None:
     with Tracker.start(
         params,
         live_dir=TRAIN_REPORT,
-        run_file=TRAINED / RUN_NAME,
+        run_file=RUN,
         journal=folder / "epochs.jsonl",
         wandb_dir=WANDB,
         resume=(folder / RESUME_NAME).exists(),
         lineage=lineage,
     ) as tracker:
+        if tracker.info.url:  # W&B itself is kept silent
+            print(f"W&B run: {tracker.info.url}", flush=True)
         trained = train(data, params.train, checkpoints=folder, on_epoch=tracker.log_epoch)
         if several_gpus(params.train.device):  # their processes cannot call back: the curves come afterwards
             for epoch, metrics in read_results(trained.results):
@@ -61,7 +63,7 @@ def fingerprint(params: Train, prepared: Path) -> str:
         digest.update(sha256_of(Path(params.weights)).encode())
     for path in sorted(prepared.rglob("*")):
         if path.is_file():
-            # Names and sizes, not bytes: DVC has digested the bytes, and pictures of one name and size differ in labels.
+            # Of pictures the name and size will do: a set composed otherwise differs in its labels too.
             digest.update(f"{path.relative_to(prepared)} {path.stat().st_size}\n".encode())
             if path.suffix == ".txt":
                 digest.update(path.read_bytes())
@@ -69,7 +71,7 @@ def fingerprint(params: Train, prepared: Path) -> str:
 
 
 def write_view(prepared: Path, view: Path, *, scene_repeat: int, valid_pictures: int) -> Path:
-    """Make a folder that Ultralytics may write its caches into, beside links to the prepared set; returns its data YAML."""
+    """Make a folder of links to the prepared set that Ultralytics may write its caches into; returns its data YAML."""
     shutil.rmtree(view, ignore_errors=True)
     prepared = prepared.absolute()
     for kind in ("images", "labels"):

@@ -12,7 +12,7 @@ import requests
 
 from emotion_yolo.errors import SourceError
 from emotion_yolo.progress import Progress, terminal_progress
-from emotion_yolo.storage import FreeSpace, free_bytes, require_free, storage_errors
+from emotion_yolo.sources.storage import FreeSpace, free_bytes, require_free, storage_errors
 
 CHUNK_BYTES = 1 << 18
 ATTEMPTS = 3

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from emotion_yolo.errors import ArchiveError
 from emotion_yolo.progress import Progress, terminal_progress
-from emotion_yolo.storage import storage_errors
+from emotion_yolo.sources.storage import storage_errors
 
 MAX_ENTRIES = 2_000_000
 MAX_RATIO = 100

@@ -12,11 +12,11 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
-from emotion_yolo.archives import safe_relative
-from emotion_yolo.downloads import CHUNK_BYTES, PartialFile
 from emotion_yolo.errors import ArchiveError, SourceError
 from emotion_yolo.progress import Progress, terminal_progress
-from emotion_yolo.storage import FreeSpace, free_bytes, require_free, storage_errors
+from emotion_yolo.sources.archives import safe_relative
+from emotion_yolo.sources.downloads import CHUNK_BYTES, PartialFile
+from emotion_yolo.sources.storage import FreeSpace, free_bytes, require_free, storage_errors
 
 _WORKERS = 16
 _CONFIG = Config(

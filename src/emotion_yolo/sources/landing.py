@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emotion_yolo.errors import SourceError
 from emotion_yolo.paths import DATA, DATA_PIN, DOWNLOADS
-from emotion_yolo.storage import storage_errors
+from emotion_yolo.sources.storage import storage_errors
 
 # Everything temporary lies in the project's root, so that a rename moves it: on one file system that is atomic.
 _ASIDE = DOWNLOADS / "aside"

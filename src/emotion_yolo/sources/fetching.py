@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from emotion_yolo.archives import inspect, sha256, unpack
-from emotion_yolo.buckets import fetch_s3
 from emotion_yolo.cards import DatasetCard
-from emotion_yolo.downloads import PartialFile, fetch_url, public_url
 from emotion_yolo.errors import ArchiveError, SourceError
-from emotion_yolo.kaggle import fetch_kaggle
 from emotion_yolo.paths import DOWNLOADS, SAMPLE
 from emotion_yolo.progress import Progress
-from emotion_yolo.storage import FreeSpace, require_free
+from emotion_yolo.sources.archives import inspect, sha256, unpack
+from emotion_yolo.sources.buckets import fetch_s3
+from emotion_yolo.sources.downloads import PartialFile, fetch_url, public_url
+from emotion_yolo.sources.kaggle import fetch_kaggle
+from emotion_yolo.sources.storage import FreeSpace, require_free
 
 SAMPLE_NAME = "sample"
 

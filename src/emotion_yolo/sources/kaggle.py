@@ -14,7 +14,7 @@ import requests
 
 from emotion_yolo.cards import DatasetCard
 from emotion_yolo.errors import ArchiveError, SourceError
-from emotion_yolo.storage import FreeSpace, free_bytes, require_free, storage_errors
+from emotion_yolo.sources.storage import FreeSpace, free_bytes, require_free, storage_errors
 
 ATTEMPTS = 3
 

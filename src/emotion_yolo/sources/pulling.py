@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from emotion_yolo import emotions, layouts, pin
+from emotion_yolo import emotions
 from emotion_yolo.cards import SPLITS, DatasetCard, load_card
 from emotion_yolo.errors import LayoutError, SourceError
-from emotion_yolo.fetching import SAMPLE_NAME, Fetched, Session, fetch
-from emotion_yolo.landing import exclusive, replacing, staging
-from emotion_yolo.layouts import Counts, FoundSets
 from emotion_yolo.paths import CARDS, CROPS, DATA, DOWNLOADS, SAMPLE, SCENES
 from emotion_yolo.progress import Progress, terminal_progress
-from emotion_yolo.storage import FreeSpace, format_bytes, free_bytes, require_free, storage_errors
+from emotion_yolo.sources import layouts, pin
+from emotion_yolo.sources.fetching import SAMPLE_NAME, Fetched, Session, fetch
+from emotion_yolo.sources.landing import exclusive, replacing, staging
+from emotion_yolo.sources.layouts import Counts, FoundSets
+from emotion_yolo.sources.storage import FreeSpace, format_bytes, free_bytes, require_free, storage_errors
 
 _UNKNOWN_LICENCE = "unknown to this project: see where the data come from before you use them"
 _SCENES_YAML = f"train: images\nval: images\nnc: 1\nnames: [{emotions.FACE_NAME}]\n"
