@@ -6,10 +6,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONWARNINGS ?= default
 
-.PHONY: help setup repro test check format experiments serve bench release lock clean
+.PHONY: help setup repro test check format experiments serve bench-service test-image release lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: .venv/.installed  ## create .venv and install the pinned packages
 
@@ -45,6 +45,13 @@ experiments: setup  ## print the table of experiments
 
 serve: setup  ## serve models/release, or the folder in EMOTION_MODEL
 	@python -m api
+
+bench-service: setup  ## measure the service beside a naive one (PHOTO=some.jpg)
+	@test -n "$(PHOTO)" || { echo "name a photo: make bench-service PHOTO=some.jpg"; exit 2; }
+	@python -m benchmarks.service --photo $(PHOTO) --weights models/release/weights.pt
+
+test-image: setup  ## run the service from the Dockerfile's own steps in an empty environment (minutes)
+	@pytest -o addopts="" --import-mode=importlib dockerfiles/test_image.py
 
 release: setup  ## make the evaluated model the release in models/release
 	@emotion-yolo release

@@ -24,6 +24,8 @@ class Input(_Part):
     stride: Literal[32] = 32
     pad: Annotated[int, Field(ge=0, le=255)] = 114
     """Grey value around the picture."""
+    max_upscale: Annotated[float, Field(ge=1)] = 8.0
+    """How many times a picture smaller than the input is enlarged at most; the rest stays grey."""
 
 
 class File(_Part):

@@ -12,6 +12,8 @@ from emotion_yolo.errors import EmotionYoloError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
+_EXAMPLES = 6  # drawn scenes in a release's example picture
+
 
 @app.command()
 def pull(
@@ -64,6 +66,7 @@ def release(out: Annotated[Path, typer.Argument(help="folder to write")] = paths
         export=paths.EXPORT,
         report=paths.EVALUATE_REPORT,
         metrics=paths.METRICS,
+        pictures=sorted((paths.SAMPLE / "scenes" / "images").iterdir())[:_EXAMPLES],
         out=out,
     )
     for path in files:

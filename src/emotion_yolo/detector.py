@@ -41,8 +41,13 @@ class Letterbox:
     top: int
 
 
-def letterbox(image: Image, *, imgsz: int, pad: int = 114) -> tuple[Tensor, Letterbox]:
+def letterbox(
+    image: Image, *, imgsz: int, pad: int = 114, max_upscale: float = float("inf")
+) -> tuple[Tensor, Letterbox]:
     """Scale an RGB picture [H, W, 3] to fit a grey square of `imgsz` px; returns float32 [1, 3, imgsz, imgsz] in 0-1.
+
+    A picture smaller than the square is enlarged `max_upscale` times at most: more pixels of the same detail only take
+    a face out of the sizes that the network was trained on.
 
     Raises:
         ValueError: not an [H, W, 3] uint8 array with pixels in it.
@@ -50,7 +55,7 @@ def letterbox(image: Image, *, imgsz: int, pad: int = 114) -> tuple[Tensor, Lett
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"got an image of shape {image.shape} and type {image.dtype}, expected [H, W, 3] uint8 RGB")
     height, width = image.shape[:2]
-    scale = imgsz / max(height, width)
+    scale = min(imgsz / max(height, width), max_upscale)
     new_w, new_h = max(round(width * scale), 1), max(round(height * scale), 1)
     if (new_w, new_h) != (width, height):
         # Area averaging when shrinking: linear interpolation would skip rows and alias small faces away.
@@ -144,7 +149,8 @@ class Detector:
 
     def preprocess(self, image: Image) -> tuple[Tensor, Letterbox]:
         """Letterbox an RGB picture [H, W, 3] uint8."""
-        return letterbox(image, imgsz=self.imgsz, pad=self.spec.input.pad)
+        given = self.spec.input
+        return letterbox(image, imgsz=self.imgsz, pad=given.pad, max_upscale=given.max_upscale)
 
     def infer(self, tensor: Tensor) -> Tensor:
         """Run the network on [1, 3, imgsz, imgsz]; returns [1, 12, A]."""

@@ -106,6 +106,7 @@ class Export(_Section):
     """The artefact that is evaluated and served."""
 
     imgsz: Pixels
+    max_upscale: Annotated[float, Field(ge=1, le=8)]
     parity: Positive
     iou: Share
 

@@ -54,5 +54,6 @@ def write_example(detector: Detector, pictures: Sequence[Path], out: Path) -> No
     for path in pictures:
         image = read_rgb(path)
         tiles.append(Tile(draw_detections(image, detector.predict(image))))
-    sheet = contact_sheet(tiles, columns=min(len(tiles), 3), side=400)
+    title = f"{detector.spec.name} {detector.spec.version}: answers to drawn pictures"
+    sheet = contact_sheet(tiles, title=title, columns=min(len(tiles), 3), side=400)
     Image.fromarray(sheet).save(out, quality=88)

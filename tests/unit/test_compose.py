@@ -18,9 +18,7 @@ SCENES = Scenes(use=True, valid=0.1, test=0.1, size=64, min_face=8)
 
 def crops_of(folder: Path, count: int) -> list[Crop]:
     return [
-        Crop(
-            save_picture(folder / f"{i}.jpg", painted({(1, 1): i % 8})), i % 8, np.asarray([0.5, 0.5, 1 / 3, 1 / 3])
-        )
+        Crop(save_picture(folder / f"{i}.jpg", painted({(1, 1): i % 8})), i % 8, np.asarray([0.5, 0.5, 1 / 3, 1 / 3]))
         for i in range(count)
     ]
 

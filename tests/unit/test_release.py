@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,16 +7,15 @@ from emotion_yolo.artefact import read_spec
 from emotion_yolo.detector import Detector
 from emotion_yolo.errors import ModelError
 from emotion_yolo.release import make_release
-from tests.builders import exported_model, painted
+from tests.builders import exported_model, painted, save_picture
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> dict[str, Path]:
+def parts(tmp_path: Path) -> dict[str, Any]:
     export = exported_model(tmp_path / "export")
     report = tmp_path / "report"
     report.mkdir()
     (report / "MODEL_CARD.md").write_text(f"Version {read_spec(export).version}\n")
-    (report / "detections.jpg").write_bytes(b"picture")
     (tmp_path / "metrics.json").write_text("{}")
     (tmp_path / "weights.pt").write_bytes(b"weights")
     return {
@@ -23,40 +23,41 @@ def parts(tmp_path: Path) -> dict[str, Path]:
         "export": export,
         "report": report,
         "metrics": tmp_path / "metrics.json",
+        "pictures": [save_picture(tmp_path / "free.png", painted({(1, 1): 3}))],
         "out": tmp_path / "release",
     }
 
 
-def test_a_release_serves_without_the_openvino_files(parts: dict[str, Path]) -> None:
+def test_a_release_serves_without_the_openvino_files(parts: dict[str, Any]) -> None:
     names = {path.name for path in make_release(**parts)}
-    assert names == {"weights.pt", "model.onnx", "model.json", "metrics.json", "MODEL_CARD.md", "detections.jpg"}
+    assert names == {"weights.pt", "model.onnx", "model.json", "metrics.json", "MODEL_CARD.md", "example.jpg"}
     answer = Detector.load(parts["out"], backend="openvino").predict(painted({(1, 1): 3}))
     assert [emotion.label for emotion in answer.emotions] == ["fear"]
     assert read_spec(parts["out"]).version == read_spec(parts["export"]).version
 
 
-def test_a_release_replaces_the_one_before_whole(parts: dict[str, Path]) -> None:
+def test_a_release_replaces_the_one_before_whole(parts: dict[str, Any]) -> None:
     parts["out"].mkdir()
     (parts["out"] / "old.onnx").write_bytes(b"old")
     make_release(**parts)
     assert not (parts["out"] / "old.onnx").exists()
 
 
-def test_refuses_a_card_that_is_about_another_export(parts: dict[str, Path]) -> None:
+def test_refuses_a_card_that_is_about_another_export(parts: dict[str, Any]) -> None:
     (parts["report"] / "MODEL_CARD.md").write_text("Version 000000000000\n")
     with pytest.raises(ModelError, match="dvc repro evaluate"):
         make_release(**parts)
     assert not parts["out"].exists()
 
 
-def test_names_every_missing_part(parts: dict[str, Path]) -> None:
+def test_names_every_missing_part(parts: dict[str, Any]) -> None:
     parts["weights"].unlink()
-    (parts["report"] / "detections.jpg").unlink()
-    with pytest.raises(ModelError, match=r"weights\.pt, .*detections\.jpg: missing"):
+    parts["pictures"][0].unlink()
+    with pytest.raises(ModelError, match=r"weights\.pt, .*free\.png: missing"):
         make_release(**parts)
 
 
-def test_refuses_a_release_too_large_for_git(parts: dict[str, Path]) -> None:
+def test_refuses_a_release_too_large_for_git(parts: dict[str, Any]) -> None:
     parts["weights"].write_bytes(bytes(15_000_000))
     with pytest.raises(ModelError, match="expected at most 15,000,000"):
         make_release(**parts)

@@ -99,9 +99,7 @@ def test_the_loss_of_a_face_without_an_emotion_moves_no_emotion_against_another(
     assert raised.any()
     # The gradient of each class is in proportion to its present score: ratios, and with them emotions, stay.
     share = logits.detach().sigmoid()[0] / logits.detach().sigmoid()[0].sum(0)
-    torch.testing.assert_close(
-        gradient[:, raised] / gradient[:, raised].sum(0), share[:, raised], atol=1e-4, rtol=1e-3
-    )
+    torch.testing.assert_close(gradient[:, raised] / gradient[:, raised].sum(0), share[:, raised], atol=1e-4, rtol=1e-3)
 
 
 def test_pictures_without_faces_are_assigned_to_nothing(scene: dict[str, torch.Tensor]) -> None:

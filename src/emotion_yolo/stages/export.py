@@ -16,7 +16,7 @@ from emotion_yolo.errors import ModelError, ParityError
 from emotion_yolo.lineage import collect
 from emotion_yolo.metrics import Pair, assign, best_confidence
 from emotion_yolo.onnx_store import store_in_half
-from emotion_yolo.params import load_params
+from emotion_yolo.params import Export, load_params
 from emotion_yolo.paths import DATA_PIN, EXPORT, EXPORT_REPORT, PREPARED, TRAINED
 from emotion_yolo.prepared import Sample, decoded, read_crops, read_scenes
 from emotion_yolo.progress import counting
@@ -37,7 +37,7 @@ def main() -> None:
     lineage = collect(params, weights=weights, pin=DATA_PIN)
     write_networks(weights, EXPORT, imgsz=params.export.imgsz)
     # Until they are fitted: everything is a face, and scores are taken at their word.
-    spec = first_spec(EXPORT, params.export.imgsz, params.export.iou, lineage)
+    spec = first_spec(EXPORT, params.export, lineage)
     write_spec(EXPORT, spec)
     valid = read_crops(PREPARED, "valid")
     parity = check_parity(EXPORT, torch_forward(weights), valid[:: max(len(valid) // _PARITY_PICTURES, 1)])
@@ -56,20 +56,20 @@ def write_networks(weights: Path, out: Path, *, imgsz: int) -> None:
     ov.save_model(ov.Core().read_model(onnx), out / "model.xml", compress_to_fp16=True)
 
 
-def first_spec(folder: Path, imgsz: int, iou: float, lineage: Lineage) -> ModelSpec:
+def first_spec(folder: Path, params: Export, lineage: Lineage) -> ModelSpec:
     """Describe the files in `folder`, before thresholds and calibration are known."""
     onnx = describe(folder / "model.onnx")
     return ModelSpec(
         name=MODEL_NAME,
         version=onnx.sha256[:12],
         classes=NAMES,
-        input=Input(imgsz=imgsz),
+        input=Input(imgsz=params.imgsz, max_upscale=params.max_upscale),
         files={
             "onnx": onnx,
             "openvino_xml": describe(folder / "model.xml"),
             "openvino_bin": describe(folder / "model.bin"),
         },
-        thresholds=Thresholds(conf=0.0, iou=iou),
+        thresholds=Thresholds(conf=0.0, iou=params.iou),
         calibration=Calibration(temperature=1.0),
         lineage=lineage,
     )

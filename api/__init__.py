@@ -1,0 +1,1 @@
+"""The service: POST pictures, get boxes and emotions."""

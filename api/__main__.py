@@ -1,0 +1,8 @@
+"""`python -m api`: the service as a process."""
+
+import sys
+
+from api.server import main
+
+if __name__ == "__main__":
+    sys.exit(main())

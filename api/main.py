@@ -1,0 +1,143 @@
+"""The application: its parts put together, started and ended."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from api.access import Access
+from api.engine import Engine
+from api.limits import BodyLimits, ByteBudget, RateLimiter
+from api.metrics import Metrics
+from api.middleware import Observe, problem_response
+from api.problems import Code, Problem
+from api.routes import annotate, detect, health, model, page
+from api.routes.deps import Parts
+from api.schemas import ProblemDocument
+from api.settings import Settings, load_settings
+
+# A form has a boundary and a head around each file.
+_FORM_OVERHEAD = 64_000
+
+_DESCRIPTION = (
+    "Finds every face in a picture and names its expression. Pictures are held in memory until they are answered, "
+    "never stored, never logged."
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application; the model is loaded when it starts.
+
+    Raises:
+        SettingsError: a variable that cannot be used.
+    """
+    settings = load_settings() if settings is None else settings
+    metrics = Metrics()
+    rates = RateLimiter(per_minute=settings.rate_per_minute, burst=settings.rate_burst)
+    parts = Parts(settings, metrics, Access(settings.keys(), rates), Engine(settings, metrics))
+    app = FastAPI(
+        title="emotion-yolo",
+        description=_DESCRIPTION,
+        version=_version(),
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.parts = parts
+    app.include_router(detect.router)
+    app.include_router(annotate.router)
+    app.include_router(model.router)
+    app.include_router(health.router)
+    app.include_router(page.router)
+    app.add_exception_handler(Problem, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(HTTPException, _refuse_route)
+    batch_path = app.url_path_for("detect_batch")
+    body, batch = settings.max_bytes + _FORM_OVERHEAD, settings.batch_bytes + _FORM_OVERHEAD
+    app.add_middleware(
+        BodyLimits,
+        limit_of=lambda path: batch if path == batch_path else body,
+        budget=ByteBudget(settings.buffer_bytes + _FORM_OVERHEAD),
+        stall_s=settings.stall_s,
+        upload_s=settings.upload_s,
+    )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["content-type", "x-api-key", "x-request-id"],
+            expose_headers=["retry-after", "x-request-id"],
+        )
+    app.add_middleware(Observe, metrics=metrics)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Load the model beside the running loop, so that `/healthz` answers meanwhile."""
+    engine = app.state.parts.engine
+    loading = asyncio.create_task(asyncio.to_thread(engine.load))
+    try:
+        yield
+    finally:
+        engine.drain()
+        await loading
+        await asyncio.to_thread(engine.close)
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)
+    return problem_response(request, error)
+
+
+async def _refuse_parameters(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    findings = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+    return problem_response(request, Problem(Code.INVALID_PARAMETER, findings))
+
+
+async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        problem = Problem(Code.METHOD_NOT_ALLOWED, "this path has other methods; /docs lists them")
+    else:
+        problem = Problem(Code.NOT_FOUND, "there is nothing under this path; /docs lists what there is")
+    response = problem_response(request, problem)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        schemas = document["components"]["schemas"]
+        schemas["ProblemDocument"] = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schemas["ProblemDocument"].pop("$defs", {})
+        for path in document["paths"].values():
+            for operation in path.values():
+                # FastAPI documents its own form of 422, which this application never answers with.
+                content = operation["responses"].get("422", {}).get("content", {})
+                content.pop("application/json", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _version() -> str:
+    try:
+        return version("emotion-yolo")
+    except PackageNotFoundError:
+        return "0+source"

@@ -1,0 +1,31 @@
+"""`/healthz`, `/readyz` and `/metrics`: for the machinery around the service."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from api.engine import State
+from api.problems import Code, Problem
+from api.routes.deps import ThisApp
+from api.schemas import Health, problem_responses
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/healthz", summary="Is the process alive?")
+async def healthz() -> Health:
+    """Answer as long as the process does; restart it when this fails."""
+    return Health(status="alive")
+
+
+@router.get("/readyz", summary="Can it take requests?", responses=problem_responses(Code.NOT_READY))
+async def readyz(app: ThisApp) -> Health:
+    """Answer 503 until the model is loaded and warm, and from SIGTERM on; send no requests while it does."""
+    if app.engine.state is not State.READY:
+        raise Problem(Code.NOT_READY, f"the service is {app.engine.state}", retry_after_s=1)
+    return Health(status="ready")
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(app: ThisApp) -> Response:
+    """Return the metrics in Prometheus' text format."""
+    return Response(generate_latest(app.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,250 @@
+"""The answers of version 1, each field with its unit."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.engine import Analysis
+from api.problems import STATUS, Code, Problem
+from emotion_yolo.artefact import ModelSpec
+from emotion_yolo.emotions import NAMES
+
+EmotionName = Literal["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[float, Field(ge=0)]
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class ImageSize(_Schema):
+    """The picture as a person sees it, its EXIF orientation applied."""
+
+    width: Annotated[int, Field(ge=1)]
+    """Pixels."""
+    height: Annotated[int, Field(ge=1)]
+    """Pixels."""
+
+
+class ModelName(_Schema):
+    """The model that answered."""
+
+    name: str
+    """The model's name."""
+    version: str
+    """First twelve digits of `digest`."""
+    digest: str
+    """SHA-256 of the network's ONNX file, hexadecimal."""
+
+
+class Box(_Schema):
+    """A face's box in pixels of the upright picture, origin at its top left corner."""
+
+    x1: float
+    """Left edge, px."""
+    y1: float
+    """Upper edge, px."""
+    x2: float
+    """Right edge, px."""
+    y2: float
+    """Lower edge, px."""
+
+
+class Probabilities(_Schema):
+    """The probability of each expression, given that there is a face; their sum is 1."""
+
+    anger: Share
+    """0-1."""
+    contempt: Share
+    """0-1."""
+    disgust: Share
+    """0-1."""
+    fear: Share
+    """0-1."""
+    happy: Share
+    """0-1."""
+    neutral: Share
+    """0-1."""
+    sad: Share
+    """0-1."""
+    surprise: Share
+    """0-1."""
+
+
+class Detection(_Schema):
+    """One face."""
+
+    box: Box
+    """Where the face is, px."""
+    emotion: EmotionName
+    """The most probable expression: what a face looks like, not what a person feels."""
+    confidence: Share
+    """How sure it is that there is a face, 0-1."""
+    probabilities: Probabilities
+    """All eight expressions, 0-1 each, sum 1."""
+
+
+class Timing(_Schema):
+    """Where the time went, in milliseconds."""
+
+    decode: Milliseconds
+    """Bytes to pixels, ms."""
+    preprocess: Milliseconds
+    """Pixels to the network's input, ms."""
+    inference: Milliseconds
+    """The network, ms."""
+    postprocess: Milliseconds
+    """The network's output to faces, ms."""
+    total: Milliseconds
+    """From the complete upload to the answer, waiting in the queue included, ms."""
+
+
+class DetectAnswer(_Schema):
+    """The faces in one picture."""
+
+    image: ImageSize
+    """Size of the picture, px."""
+    model: ModelName
+    """The model that answered."""
+    detections: list[Detection]
+    """Faces by falling confidence; empty if there is none."""
+    timing_ms: Timing
+    """Where the time went, ms."""
+
+    @classmethod
+    def of(cls, analysis: Analysis, spec: ModelSpec) -> "DetectAnswer":
+        """Build the answer for an analysed picture."""
+        found = analysis.detections
+        width, height = analysis.picture.image_wh
+        faces = zip(
+            np.round(found.xyxy.astype(np.float64), 2).tolist(),
+            np.round(found.confidence.astype(np.float64), 4).tolist(),
+            np.round(found.probabilities.astype(np.float64), 6).tolist(),
+            found.emotions,
+            strict=True,
+        )
+        return cls.model_validate(
+            {
+                "image": {"width": width, "height": height},
+                "model": model_name(spec),
+                "detections": [
+                    {
+                        "box": dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
+                        "emotion": emotion.label,
+                        "confidence": confidence,
+                        "probabilities": dict(zip(NAMES, probabilities, strict=True)),
+                    }
+                    for box, confidence, probabilities, emotion in faces
+                ],
+                "timing_ms": analysis.timing_ms,
+            }
+        )
+
+
+def model_name(spec: ModelSpec) -> ModelName:
+    """Name the model of an artefact."""
+    return ModelName(name=spec.name, version=spec.version, digest=spec.files["onnx"].sha256)
+
+
+class ProblemDocument(_Schema):
+    """A refusal (RFC 9457)."""
+
+    type: str
+    """A URN of the code."""
+    title: str
+    """The code in words."""
+    status: Annotated[int, Field(ge=400, le=599)]
+    """The HTTP status."""
+    code: Code
+    """Stable; decide by this."""
+    detail: str
+    """What was got, what was expected, what to do; for people, may change."""
+    request_id: str | None = None
+    """Names the request in the server's log."""
+
+
+class BatchResult(_Schema):
+    """A picture of a batch that was analysed."""
+
+    status: Literal["ok"] = "ok"
+    """Always `ok`."""
+    result: DetectAnswer
+    """As of `/v1/detect`."""
+
+
+class BatchError(_Schema):
+    """A picture of a batch that was refused; the others are not touched by it."""
+
+    status: Literal["error"] = "error"
+    """Always `error`."""
+    error: ProblemDocument
+    """Why."""
+
+
+class BatchAnswer(_Schema):
+    """One entry for each file, in the order of the files."""
+
+    results: list[Annotated[BatchResult | BatchError, Field(discriminator="status")]]
+    """A result or an error each."""
+
+
+class ModelCard(_Schema):
+    """What is served: what it is for, how good it is, what it was made from."""
+
+    name: str
+    """The model's name."""
+    version: str
+    """First twelve digits of `digest`."""
+    digest: str
+    """SHA-256 of the network's ONNX file, hexadecimal."""
+    classes: list[EmotionName]
+    """The expressions, in the order of the network's scores."""
+    licence: str
+    """SPDX name."""
+    intended_use: str
+    """What the model is made for, and what it must not be used for."""
+    input_px: Annotated[int, Field(ge=32)]
+    """Side of the network's square input, px."""
+    backend: Literal["openvino", "onnx"]
+    """What runs the network."""
+    conf: Share
+    """Default of `conf`: least confidence of a face, 0-1."""
+    iou: Share
+    """Overlap above which two boxes are one face, 0-1."""
+    data: str
+    """Digest of the data the model was trained on."""
+    revision: str
+    """Git commit of the code that made it."""
+    metrics_split: str | None
+    """The split that `metrics` were measured on; null if the artefact carries none."""
+    metrics: dict[str, Any] | None
+    """As measured by the evaluate stage; null if the artefact carries none."""
+
+
+class Health(_Schema):
+    """The state of the process."""
+
+    status: Literal["alive", "ready"]
+    """`alive`: the process answers. `ready`: the model does too."""
+
+
+def problem_document(problem: Problem, request_id: str) -> ProblemDocument:
+    """Return the document of a refusal within a batch."""
+    return ProblemDocument.model_validate(problem.body(request_id))
+
+
+def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """Describe the refusals of a route for the OpenAPI document."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        entry = described.setdefault(
+            STATUS[code],
+            {
+                "description": "Refused:",
+                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+            },
+        )
+        entry["description"] += f" `{code}`"
+    return described

@@ -1,0 +1,188 @@
+"""What a deployment may set, by `EMOTION_…` variables. Absurd values are refused before anything starts."""
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from emotion_yolo.errors import SettingsError
+from emotion_yolo.paths import RELEASE
+
+PREFIX = "EMOTION_"
+MIN_KEY_LENGTH = 16
+
+Seconds = Annotated[float, Field(gt=0, le=600)]
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults; each field `x` is read from the variable `EMOTION_X`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    model: Path = Field(default=RELEASE, description="Folder of the exported model.")
+    backend: Literal["auto", "openvino", "onnx"] = Field(
+        default="auto", description="`auto`: OpenVINO, else ONNX Runtime."
+    )
+    precision: Literal["auto", "f32", "bf16"] = Field(
+        default="f32", description="Arithmetic of the network on OpenVINO."
+    )
+    imgsz: Annotated[int, Field(ge=32, le=1920, multiple_of=32)] | None = Field(
+        default=None, description="Input side in px; default: the model's own."
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8000, description="Port to listen on; 0 picks a free one."
+    )
+    threads: Annotated[int, Field(ge=0, le=256)] = Field(default=0, description="Cores of one inference; 0 = all.")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="Pictures worked on at once.")
+    queue: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=32, description="Pictures that may wait; more get a 503."
+    )
+
+    max_bytes: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
+        default=10_000_000, description="Bytes of a picture."
+    )
+    max_pixels: Annotated[int, Field(ge=1_000, le=200_000_000)] = Field(
+        default=25_000_000, description="Pixels of a picture."
+    )
+    min_side: Annotated[int, Field(ge=1, le=1_000)] = Field(default=8, description="Least width and height in px.")
+    max_side: Annotated[int, Field(ge=1_000, le=65_535)] = Field(
+        default=16_384, description="Largest width and height in px."
+    )
+    max_faces: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=300, description="Largest `max_faces` of a request."
+    )
+    batch_files: Annotated[int, Field(ge=1, le=256)] = Field(default=16, description="Files of a batch.")
+    batch_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = Field(
+        default=40_000_000, description="Bytes of a batch."
+    )
+    buffer_bytes: Annotated[int, Field(ge=1_000, le=64_000_000_000)] = Field(
+        default=160_000_000, description="Bytes of all request bodies held at once; more get a 503."
+    )
+
+    head_s: Seconds = Field(default=10, description="Seconds a client has for a request's head.")
+    stall_s: Seconds = Field(default=5, description="Seconds a sender may pause within a body.")
+    upload_s: Seconds = Field(default=30, description="Seconds a body may take.")
+    deadline_s: Seconds = Field(default=10, description="Seconds from a body's end to its answer, for each picture.")
+    drain_s: Annotated[float, Field(ge=0, le=600)] = Field(
+        default=0, description="Seconds between SIGTERM (`/readyz` turns 503) and closing the port."
+    )
+    shutdown_s: Seconds = Field(
+        default=30, description="Seconds that requests in flight have after the port is closed."
+    )
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="Keys, by commas; none: open to all."
+    )
+    api_keys_file: Path | None = Field(default=None, description="File of further keys, one a line.")
+    rate_per_minute: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        default=0, description="Pictures a minute for a key, or for an address where there are no keys; 0 = no limit."
+    )
+    rate_burst: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=20, description="Pictures at once within the rate."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Origins, by commas; none: CORS off."
+    )
+    trusted_proxies: str = Field(
+        default="", description="Addresses, by commas, whose X-Forwarded-For names the client; none: ignored."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level of the logs."
+    )
+
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query:
+                raise ValueError(f"{origin!r} is no origin; expected scheme://host[:port], such as https://example.org")
+        return origins
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.batch_bytes < self.max_bytes:
+            raise ValueError(f"batch_bytes ({self.batch_bytes}) is less than max_bytes ({self.max_bytes})")
+        if self.buffer_bytes < self.batch_bytes:
+            raise ValueError(f"buffer_bytes ({self.buffer_bytes}) is less than batch_bytes ({self.batch_bytes})")
+        if self.batch_files > self.workers + self.queue:
+            raise ValueError(f"a batch of {self.batch_files} files never fits into workers + queue; enlarge the queue")
+        if self.min_side >= self.max_side:
+            raise ValueError(f"min_side ({self.min_side}) is not below max_side ({self.max_side})")
+        if self.stall_s > self.upload_s:
+            raise ValueError(f"stall_s ({self.stall_s}) is more than upload_s ({self.upload_s})")
+        if self.rate_per_minute > 0 and self.rate_burst < self.batch_files:
+            raise ValueError(
+                f"rate_burst ({self.rate_burst}) is less than batch_files ({self.batch_files}): "
+                "a full batch could never pass"
+            )
+        return self
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the API keys of the variable and of the file.
+
+        Raises:
+            SettingsError: an unreadable or empty file, or a key too short to be one. No message holds a key.
+        """
+        keys = [key.get_secret_value() for key in self.api_keys]
+        if self.api_keys_file is not None:
+            try:
+                lines = self.api_keys_file.read_text("utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"{PREFIX}API_KEYS_FILE: {self.api_keys_file} cannot be read ({error})") from error
+            found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+            if not found:
+                raise SettingsError(
+                    f"{PREFIX}API_KEYS_FILE: {self.api_keys_file} holds no key; add one, or unset the variable"
+                )
+            keys += found
+        for number, key in enumerate(keys, start=1):
+            if len(key) < MIN_KEY_LENGTH or not key.isascii() or any(char.isspace() for char in key):
+                raise SettingsError(
+                    f"API key {number} of {len(keys)}: expected at least {MIN_KEY_LENGTH} ASCII characters without "
+                    "spaces; make one with `openssl rand -hex 24`"
+                )
+        return tuple(keys)
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: one line for each variable that cannot be used.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False, include_input=False):
+            name = f"{PREFIX}{str(item['loc'][0]).upper()}" if item["loc"] else "settings"
+            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}; correct or unset it")
+        raise SettingsError("\n".join(lines)) from error
+    settings.keys()
+    return settings
+
+
+def unknown_variables() -> list[str]:
+    """Return a sentence for each `EMOTION_…` variable that is no setting.
+
+    They are not refused: orchestrators put variables of their own beside ours, named after the service.
+    """
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    sentences = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            close = get_close_matches(name, known, n=1, cutoff=0.8)
+            sentences.append(f"{name} is no setting" + (f"; did you mean {close[0]}?" if close else ""))
+    return sentences

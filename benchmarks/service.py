@@ -1,0 +1,169 @@
+"""`make bench-service`: this service, the naive one, and the network alone, in one run.
+
+python -m benchmarks.service --model models/release --weights models/release/weights.pt [--seconds 10]
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from api.images import ImageLimits, decode
+from benchmarks.client import Connection, Service, free_port, our_service, percentile, serve
+from emotion_yolo.artefact import read_spec
+from emotion_yolo.detector import Detector
+
+SIZES = {"640x480": (640, 480), "12 MP": (4000, 3000)}
+CLIENTS = (1, 16)
+
+
+def pictures(photo: Path) -> dict[str, bytes]:
+    """Return the photo as JPEG in each size."""
+    made = {}
+    with Image.open(photo) as opened:
+        rgb = opened.convert("RGB")
+    for name, size in SIZES.items():
+        buffer = io.BytesIO()
+        rgb.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=88)
+        made[name] = buffer.getvalue()
+    return made
+
+
+def network_alone(model: Path, imgsz: int, threads: int, precision: Any, files: dict[str, bytes]) -> dict[str, Any]:
+    """Time decoding and the network without any service around them; medians in ms."""
+    detector = Detector.load(model, imgsz=imgsz, threads=threads, precision=precision)
+    timings: dict[str, Any] = {}
+    for name, data in files.items():
+        decoded = _median_ms(lambda data=data: decode(data, ImageLimits(), fit=imgsz))
+        tensor, _ = detector.preprocess(decode(data, ImageLimits(), fit=imgsz).pixels)
+        timings[name] = {"decode": decoded, "network": _median_ms(lambda tensor=tensor: detector.infer(tensor))}
+    return timings
+
+
+def _median_ms(function: Any, *, count: int = 60) -> float:
+    for _ in range(5):
+        function()
+    timings = []
+    for _ in range(count):
+        started = time.perf_counter()
+        function()
+        timings.append(time.perf_counter() - started)
+    return statistics.median(timings) * 1000
+
+
+async def load(port: int, data: bytes, clients: int, seconds: float, content_type: str) -> dict[str, float]:
+    """Post a picture from `clients` connections for `seconds`; latencies in ms."""
+    latencies: list[float] = []
+    server_ms: list[float] = []
+    refused = 0
+    end = time.perf_counter() + seconds
+
+    async def ask() -> None:
+        nonlocal refused
+        connection = Connection(port)
+        while time.perf_counter() < end:
+            started = time.perf_counter()
+            status, headers, _ = await connection.post("/v1/detect", data, content_type)
+            if status == 200:
+                latencies.append((time.perf_counter() - started) * 1000)
+                if "server-timing" in headers:
+                    server_ms.append(float(headers["server-timing"].rpartition("=")[2]))
+            else:
+                refused += 1
+        connection.close()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(ask() for _ in range(clients)))
+    return {
+        "p50": percentile(latencies, 0.5),
+        "p99": percentile(latencies, 0.99),
+        "pictures_s": len(latencies) / (time.perf_counter() - started),
+        "refused": refused,
+        "server_p50": percentile(server_ms, 0.5),
+    }
+
+
+def measure(service: Service, files: dict[str, bytes], seconds: float, *, form: bool) -> dict[str, Any]:
+    """Load a running service with every picture and number of clients."""
+    result: dict[str, Any] = {"ready_s": service.ready_s, "rss_idle_mb": service.rss_mb()}
+    for name, data in files.items():
+        body, content_type = (_form(data), "multipart/form-data; boundary=b") if form else (data, "image/jpeg")
+        for clients in CLIENTS:
+            asyncio.run(load(service.port, body, clients, min(seconds, 1), content_type))
+            result[f"{name}, {clients}"] = asyncio.run(load(service.port, body, clients, seconds, content_type))
+    result |= {"rss_mb": service.rss_mb(), "rss_peak_mb": service.rss_mb("VmHWM")}
+    return result
+
+
+def _form(data: bytes) -> bytes:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    return head + data + b"\r\n--b--\r\n"
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    lines = ["| | p50 ms | p99 ms | pictures/s | refused |", "|---|---|---|---|---|"]
+    for side in ("ours", "naive"):
+        for case, row in results.get(side, {}).items():
+            if isinstance(row, dict):
+                figures = f"{row['p50']:.1f} | {row['p99']:.1f} | {row['pictures_s']:.1f} | {row['refused']:.0f}"
+                lines.append(f"| {side}, {case} clients | {figures} |")
+    lines += ["", "| | decode + network ms | server p50, 1 client, ms | ratio |", "|---|---|---|---|"]
+    for name, alone in results["alone"].items():
+        floor = alone["decode"] + alone["network"]
+        server = results["ours"][f"{name}, 1"]["server_p50"]
+        parts = f"{alone['decode']:.2f} + {alone['network']:.2f}"
+        lines.append(f"| {name} | {parts} = {floor:.2f} | {server:.2f} | {server / floor:.2f} |")
+    lines += ["", "| | start to ready s | RSS MB | peak MB |", "|---|---|---|---|"]
+    for side in ("ours", "naive"):
+        if row := results.get(side):
+            lines.append(f"| {side} | {row['ready_s']:.2f} | {row['rss_mb']:.0f} | {row['rss_peak_mb']:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the benchmark and print its table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=Path, default=Path("models/release"))
+    parser.add_argument("--weights", type=Path, help="checkpoint for the naive service; none: leave it out")
+    parser.add_argument("--photo", type=Path, required=True)
+    parser.add_argument("--imgsz", type=int)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--precision", default="f32")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    imgsz = options.imgsz or read_spec(options.model).input.imgsz
+    files = pictures(options.photo)
+    results: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(options).items()}}
+    results["alone"] = network_alone(options.model, imgsz, options.threads, options.precision, files)
+    settings = {
+        "EMOTION_IMGSZ": str(imgsz),
+        "EMOTION_THREADS": str(options.threads),
+        "EMOTION_WORKERS": str(options.workers),
+        "EMOTION_PRECISION": options.precision,
+    }
+    with our_service(options.model, **settings) as service:
+        results["ours"] = measure(service, files, options.seconds, form=False)
+    if options.weights:
+        port = free_port()
+        arguments = ["-m", "uvicorn", "benchmarks.naive:app", "--port", str(port), "--log-level", "warning"]
+        environment = {"NAIVE_WEIGHTS": str(options.weights), "NAIVE_IMGSZ": str(imgsz)}
+        environment["YOLO_CONFIG_DIR"] = os.environ.get("YOLO_CONFIG_DIR", str(Path(".ultralytics").resolve()))
+        with serve(arguments, environment, port) as service:
+            results["naive"] = measure(service, files, options.seconds, form=True)
+    print(table(results))
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""What concerns all tests."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.browser import NAMES, find_browser
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests need a browser where there is none."""
+    if find_browser() is not None:
+        return
+    left_out = [
+        f"{path.relative_to(Path(__file__).parents[1])}::{node.name}"
+        for path in sorted((Path(__file__).parent / "e2e").glob("test_*.py"))
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    terminalreporter.section("left out: no browser", yellow=True)
+    terminalreporter.line(f"looked for {', '.join(NAMES)} and CHROMIUM; install one to run these:")
+    terminalreporter.line("\n".join(left_out))
