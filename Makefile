@@ -40,8 +40,9 @@ format: setup  ## format and sort imports
 	ruff format .
 	ruff check --fix .
 
-experiments: setup  ## print the table of experiments
-	@dvc exp show --only-changed --drop 'Created|.*/.*' --sort-by metrics.json:map50 --sort-order desc --no-pager
+experiments: setup  ## print the table of experiments: a few metrics, the params that differ, the best first
+	@dvc exp show --only-changed --sort-by reports/metrics.json:map50 --sort-order desc --no-pager \
+	  --drop 'Created|reports/train/.*|(src|configs|models|datasets|data)(/.*)?|step|lr_.*|.*_loss|ap50_.*|n_.*|.*_(ffhq|other)'
 
 serve: setup  ## serve models/release, or the folder in EMOTION_MODEL
 	@python -m api

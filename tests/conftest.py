@@ -14,7 +14,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     left_out = [
         f"{path.relative_to(Path(__file__).parents[1])}::{node.name}"
-        for path in sorted((Path(__file__).parent / "e2e").glob("test_*.py"))
+        for path in [Path(__file__).parent / "e2e/test_page.py"]
         for node in ast.parse(path.read_text("utf-8")).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     ]

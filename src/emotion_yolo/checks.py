@@ -23,6 +23,7 @@ import yaml
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from emotion_yolo.cards import SPLITS, DatasetCard, Split
+from emotion_yolo.emotions import from_name
 from emotion_yolo.errors import DataError, ImageError, LayoutError
 from emotion_yolo.labels import Finding, Labels, parse
 
@@ -184,11 +185,17 @@ def _check_class_table(root: Path, card: DatasetCard) -> None:
     names = table.get("names") if isinstance(table, Mapping) else None
     if isinstance(names, Mapping):  # Ultralytics takes both a list and {id: name}
         names = [names.get(cls) for cls in range(len(names))]
-    if names != list(card.classes):
+    if not isinstance(names, list) or [_plain(n) for n in names] != [_plain(n) for n in card.classes]:
         raise LayoutError(
             f"{path}: names: got {names}, expected {list(card.classes)} (configs/datasets/{card.name}.yaml); "
             "another class table means other labels: correct data.yaml, or write a card for this set"
         )
+
+
+def _plain(name: object) -> object:
+    """Return what a class name means: case and the aliases of other sets do not make another class table."""
+    emotion = from_name(str(name))
+    return str(name).strip().lower() if emotion is None else emotion
 
 
 def _list_items(root: Path, card: DatasetCard) -> tuple[list[_Item], list[Finding], list[Finding]]:

@@ -57,6 +57,29 @@ def report() -> None:
 
 
 @app.command()
+def predict(
+    sources: Annotated[list[str], typer.Argument(help="pictures, folders, videos, or camera:0")],
+    model: Annotated[Path, typer.Option(help="folder of an exported model")] = paths.RELEASE,
+    out: Annotated[Path | None, typer.Option(help="folder for annotated pictures and videos")] = None,
+    conf: Annotated[float | None, typer.Option(min=0, max=1, help="least confidence of a face")] = None,
+    imgsz: Annotated[int | None, typer.Option(help="input side in px; the model's own if not given")] = None,
+) -> None:
+    """Find faces and name their expressions; prints a JSON line for each picture, the count so far to stderr."""
+    from contextlib import closing, nullcontext
+
+    from tqdm import tqdm
+
+    from emotion_yolo.detector import Detector
+    from emotion_yolo.predict import Annotated as AnnotatedFolder
+    from emotion_yolo.predict import predict as answers
+
+    detector = Detector.load(model, imgsz=imgsz)
+    with closing(AnnotatedFolder(out)) if out else nullcontext() as annotated:
+        for line in tqdm(answers(detector, sources, conf=conf, annotated=annotated), unit="pictures", disable=None):
+            typer.echo(json.dumps(line))
+
+
+@app.command()
 def release(out: Annotated[Path, typer.Argument(help="folder to write")] = paths.RELEASE) -> None:
     """Make the trained, exported and evaluated model the release: served, fine-tuned from and localised with."""
     from emotion_yolo.release import make_release

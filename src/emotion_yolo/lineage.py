@@ -37,9 +37,15 @@ def data_digest(pin: Path) -> str:
 
 
 def git_revision() -> str:
-    """Return the commit, with `-dirty` behind it where tracked files differ from it, or `unknown` outside git."""
+    """Return the commit, with `-dirty` where tracked files but those a run writes differ; `unknown` outside git."""
     try:
-        command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git("rev-parse", "HEAD")
+        # A stage before this one has changed dvc.lock and the metrics already: that is no change of the code.
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!reports")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()

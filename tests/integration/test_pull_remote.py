@@ -12,12 +12,11 @@ import yaml
 from dvc.repo import Repo
 from moto.server import ThreadedMotoServer
 
-from emotion_yolo.sources import downloads
 from emotion_yolo.cards import DatasetCard, load_card
-from emotion_yolo.sources.downloads import CHUNK_BYTES, PartialFile, base_name, fetch_url, public_url
 from emotion_yolo.errors import ArchiveError, SourceError, StorageError
+from emotion_yolo.sources import downloads, pull
+from emotion_yolo.sources.downloads import CHUNK_BYTES, PartialFile, base_name, fetch_url, public_url
 from emotion_yolo.sources.kaggle import fetch_kaggle
-from emotion_yolo.sources import pull
 from tests.pull_builders import (
     FileServer,
     RecordedProgress,

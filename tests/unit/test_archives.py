@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotion_yolo.sources.archives import inspect, safe_relative, sha256, unpack
 from emotion_yolo.errors import ArchiveError, StorageError
+from emotion_yolo.sources.archives import inspect, safe_relative, sha256, unpack
 from tests.pull_builders import RecordedProgress, files_of
 
 

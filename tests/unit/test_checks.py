@@ -244,7 +244,13 @@ def test_says_what_to_do_when_a_reading_process_is_killed() -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["names: [Anger, Sad]", "names: {0: Anger, 1: Sad}", "\ufeffnames:\n- Anger\n- Sad\n"]
+    "table",
+    [
+        "names: [Anger, Sad]",
+        "names: {0: Anger, 1: Sad}",
+        "\ufeffnames:\n- Anger\n- Sad\n",
+        "names: [angry, SADNESS]",
+    ],
 )
 def test_takes_a_class_table_as_ultralytics_writes_it(root: Path, table: str) -> None:
     (root / "data.yaml").write_text(table, "utf-8")

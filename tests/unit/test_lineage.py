@@ -16,7 +16,8 @@ def commit(folder: Path) -> str:
 
     git("init", "-q")
     (folder / "file").write_text("a")
-    git("add", "file")
+    (folder / "dvc.lock").write_text("a")
+    git("add", "file", "dvc.lock")
     git("commit", "-qm", "first")
     return git("rev-parse", "HEAD")
 
@@ -43,6 +44,8 @@ def test_the_revision_is_the_commit_and_says_when_tracked_files_differ(
 ) -> None:
     head = commit(tmp_path)
     monkeypatch.chdir(tmp_path)
+    assert git_revision() == head
+    (tmp_path / "dvc.lock").write_text("changed by a stage before this one")
     assert git_revision() == head
     (tmp_path / "file").write_text("b")
     assert git_revision() == f"{head}-dirty"

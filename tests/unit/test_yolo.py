@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +39,12 @@ def weights(network: DetectionModel, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def scene() -> Iterator[dict[str, torch.Tensor]]:
+def scene() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     scores = torch.rand(1, 64, 8, generator=generator) * 0.1
     centres = torch.stack(torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="xy"), -1).view(-1, 2) * 8 + 4
     boxes = torch.cat([centres - 12, centres + 12], -1)[None]
-    yield {
+    return {
         "pd_scores": scores,
         "pd_bboxes": boxes,
         "anc_points": centres,
@@ -80,7 +79,7 @@ def test_a_face_without_an_emotion_asks_for_the_sum_and_leaves_the_proportions(s
     assert scores[~foreground].sum() == 0
 
 
-def test_the_loss_of_a_face_without_an_emotion_moves_no_emotion_against_another(network: DetectionModel) -> None:
+def test_a_face_without_an_emotion_pulls_each_class_in_proportion_to_its_score(network: DetectionModel) -> None:
     loss = criterion(network)
     logits = torch.full((1, 8, 84), -9.0)
     logits[:, 3] = -7.0
@@ -97,7 +96,6 @@ def test_the_loss_of_a_face_without_an_emotion_moves_no_emotion_against_another(
     gradient = logits.grad[0]  # [8, anchors]
     raised = gradient.sum(0) < 0
     assert raised.any()
-    # The gradient of each class is in proportion to its present score: ratios, and with them emotions, stay.
     share = logits.detach().sigmoid()[0] / logits.detach().sigmoid()[0].sum(0)
     torch.testing.assert_close(gradient[:, raised] / gradient[:, raised].sum(0), share[:, raised], atol=1e-4, rtol=1e-3)
 

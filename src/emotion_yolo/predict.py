@@ -1,0 +1,159 @@
+"""`emotion-yolo predict`: pictures, folders, videos and cameras through the detector, one JSON line a picture."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_yolo.detections import Detections
+from emotion_yolo.detector import Detector
+from emotion_yolo.emotions import NAMES
+from emotion_yolo.errors import ImageError, SourceError, StorageError
+from emotion_yolo.gallery import draw_detections
+from emotion_yolo.localise import read_rgb
+
+Image = NDArray[np.uint8]
+
+PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
+CAMERA = "camera:"
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture to look at, or why there is none. `index` counts a video's frames from 0; of a file it is None."""
+
+    source: str
+    index: int | None
+    image: Image | None
+    problem: str | None = None
+
+
+def frames(sources: Sequence[str]) -> Iterator[Frame]:
+    """Yield the pictures of files, folders (searched to the bottom, in order), videos and cameras (`camera:0`).
+
+    A picture that cannot be decoded is a frame with a problem: it never spoils the rest.
+
+    Raises:
+        SourceError: a source that is not there, or a video or camera that cannot be opened.
+    """
+    for source in sources:
+        path = Path(source)
+        if source.startswith(CAMERA):
+            yield from _video(source, int(source.removeprefix(CAMERA) or 0))
+        elif path.is_dir():
+            for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES):
+                yield _picture(file)
+        elif not path.exists():
+            raise SourceError(f"{source}: no such file or folder; name pictures, folders, videos or camera:0")
+        elif path.suffix.lower() in VIDEOS:
+            yield from _video(source, source)
+        else:
+            yield _picture(path)
+
+
+def _picture(path: Path) -> Frame:
+    try:
+        return Frame(str(path), None, read_rgb(path))
+    except ImageError as error:
+        return Frame(str(path), None, None, str(error))
+
+
+def _video(name: str, source: str | int) -> Iterator[Frame]:
+    capture = cv2.VideoCapture(source)
+    try:
+        if not capture.isOpened():
+            raise SourceError(f"{name}: OpenCV cannot open it; convert the video, or check that the camera is free")
+        index = 0
+        while True:
+            read, bgr = capture.read()
+            if not read:
+                return
+            yield Frame(name, index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
+            index += 1
+    finally:
+        capture.release()
+
+
+def answer(frame: Frame, faces: Detections | None) -> dict[str, object]:
+    """Return a frame's JSON object: boxes in px of the upright picture, probabilities by emotion, or its problem."""
+    where: dict[str, object] = {"source": frame.source}
+    if frame.index is not None:
+        where["frame"] = frame.index
+    if faces is None:
+        return {**where, "error": frame.problem}
+    width, height = faces.image_wh
+    detections = [
+        {
+            "box": dict(zip(("x1", "y1", "x2", "y2"), (round(float(v), 1) for v in box), strict=True)),
+            "emotion": emotion.label,
+            "confidence": round(float(confidence), 4),
+            "probabilities": {name: round(float(p), 4) for name, p in zip(NAMES, probabilities, strict=True)},
+        }
+        for box, emotion, confidence, probabilities in zip(
+            faces.xyxy, faces.emotions, faces.confidence, faces.probabilities, strict=True
+        )
+    ]
+    return {**where, "image": {"width": width, "height": height}, "detections": detections}
+
+
+class Annotated:
+    """A folder of annotated pictures: files keep their names, frames of a video or camera become one video each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: dict[str, cv2.VideoWriter] = {}
+        self._names: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, frame: Frame, image: Image, faces: Detections) -> None:
+        """Draw `faces` on `image` and keep it.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        bgr = cv2.cvtColor(draw_detections(image, faces), cv2.COLOR_RGB2BGR)
+        if frame.index is None:
+            path = self._folder / self._free_name(Path(frame.source))
+            if not cv2.imwrite(str(path), bgr):
+                raise StorageError(f"{path}: could not be written; check the free space and the permissions")
+            return
+        if frame.source not in self._writers:
+            stem = Path(frame.source.replace(":", "-")).stem
+            size = (bgr.shape[1], bgr.shape[0])
+            path = self._folder / f"{stem}.mp4"
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, size)
+            if not writer.isOpened():
+                raise StorageError(f"{path}: no video can be written there; check the free space and the permissions")
+            self._writers[frame.source] = writer
+        self._writers[frame.source].write(bgr)
+
+    def _free_name(self, path: Path) -> str:
+        # Folders may hold files of one name below different parents.
+        name, number = f"{path.stem}.jpg", 1
+        while name in self._names:
+            name, number = f"{path.stem}-{number}.jpg", number + 1
+        self._names.add(name)
+        return name
+
+    def close(self) -> None:
+        """Finish the videos."""
+        for writer in self._writers.values():
+            writer.release()
+
+
+def predict(
+    detector: Detector, sources: Sequence[str], *, conf: float | None = None, annotated: Annotated | None = None
+) -> Iterator[dict[str, object]]:
+    """Yield the JSON object of every picture of `sources`, and keep it drawn on in `annotated`, if given."""
+    for frame in frames(sources):
+        if frame.image is None:
+            yield answer(frame, None)
+            continue
+        faces = detector.predict(frame.image, conf=conf)
+        if annotated is not None:
+            annotated.write(frame, frame.image, faces)
+        yield answer(frame, faces)

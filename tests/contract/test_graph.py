@@ -1,0 +1,198 @@
+"""The graph and what stands behind it: dvc.yaml, params.yaml, paths.py and the imports of the stages agree."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from emotion_yolo import paths
+from emotion_yolo.params import Params
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = ("prepare", "train", "export", "evaluate")
+WITHOUT_STAGE = {"tracking"}
+"""Sections of params.yaml that change no out, so that no stage runs again for them."""
+
+
+def graph() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text("utf-8"))
+    return loaded
+
+
+def paths_of(entries: list[Any]) -> set[str]:
+    """Return the paths of a list of deps, outs or metrics, whose entries may carry settings."""
+    return {path for entry in entries for path in (entry if isinstance(entry, dict) else [entry])}
+
+
+def outs_of(stage: dict[str, Any]) -> set[str]:
+    return paths_of([*stage["outs"], *stage.get("metrics", [])])
+
+
+def dvc(*arguments: str) -> str:
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True, env=environment)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("emotion_yolo", cache_dir=None)
+
+
+def source_of(module: str) -> Path:
+    path = Path("src", *module.split("."))
+    return path / "__init__.py" if (REPOSITORY / path).is_dir() else path.with_suffix(".py")
+
+
+def has_code(path: Path) -> bool:
+    """Say whether there is more in a module than its docstring."""
+    text = (REPOSITORY / path).read_text("utf-8")
+    return bool(re.sub(r'^""".*?"""', "", text, flags=re.DOTALL).strip())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_code_it_imports(imports: grimp.ImportGraph, stage: str) -> None:
+    module = f"emotion_yolo.stages.{stage}"
+    modules = {module, *imports.find_upstream_modules(module)}
+    packages = {parent for name in modules for parent in _packages(name)}
+    imported = {source_of(name) for name in modules | packages}
+    listed = {path for path in paths_of(graph()["stages"][stage]["deps"]) if path.startswith("src/")}
+    assert listed == {path.as_posix() for path in imported if has_code(path)}
+
+
+def _packages(module: str) -> set[str]:
+    parts = module.split(".")
+    return {".".join(parts[:i]) for i in range(1, len(parts))}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_named_as_its_module_and_its_params(stage: str) -> None:
+    entry = graph()["stages"][stage]
+    assert entry["cmd"] == f"python -m emotion_yolo.stages.{stage}"
+    assert source_of(f"emotion_yolo.stages.{stage}").as_posix() in entry["deps"]
+    assert stage in entry["params"]
+    assert entry["desc"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_listed_in_order_and_once(stage: str) -> None:
+    code = [path for path in graph()["stages"][stage]["deps"] if path.startswith("src/")]
+    assert code == sorted(set(code))
+
+
+def test_the_graph_is_these_four_stages() -> None:
+    assert tuple(graph()["stages"]) == STAGES
+
+
+def test_every_path_of_the_graph_is_in_paths_or_below_one() -> None:
+    known = {value.as_posix() for value in vars(paths).values() if isinstance(value, Path)}
+    for name, stage in graph()["stages"].items():
+        for path in outs_of(stage) | {path for path in paths_of(stage["deps"]) if not path.startswith("src/")}:
+            assert {path, Path(path).parent.as_posix()} & known, f"{name}: {path}"
+
+
+def test_every_path_of_the_pipeline_is_in_the_graph() -> None:
+    listed = {path for stage in graph()["stages"].values() for path in outs_of(stage) | paths_of(stage["deps"])}
+    for path in (
+        *(paths.DATA, paths.CARDS, paths.RELEASE, paths.PREPARED, paths.TRAINED, paths.EXPORT),
+        *(paths.PREPARE_REPORT, paths.EXPORT_REPORT, paths.EVALUATE_REPORT, paths.METRICS, paths.RUN),
+    ):
+        assert path.as_posix() in listed
+
+
+def test_checkpoints_and_caches_are_no_outs() -> None:
+    # DVC deletes outs before their stage runs, and what is resumed from has to outlive that.
+    outs = {path for stage in graph()["stages"].values() for path in outs_of(stage)}
+    for path in (paths.CHECKPOINTS, paths.DOWNLOADS, paths.WANDB):
+        assert not any(Path(out) == path or path in Path(out).parents for out in outs)
+
+
+def test_metrics_lie_in_git_and_the_rest_in_the_cache() -> None:
+    for stage in graph()["stages"].values():
+        assert all(settings == {"cache": False} for entry in stage.get("metrics", []) for settings in entry.values())
+        assert all(isinstance(entry, str) for entry in stage["outs"])
+
+
+def test_plots_and_the_artifact_are_made_by_a_stage() -> None:
+    made = {path for stage in graph()["stages"].values() for path in outs_of(stage)}
+    shown = [source for plot in graph()["plots"] for entry in plot.values() for source in entry["y"]]
+    assert len(shown) == 4
+    for source in (*shown, graph()["artifacts"]["emotion-yolo"]["path"]):
+        assert source in made or made & {parent.as_posix() for parent in Path(source).parents}
+
+
+def sections(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the tree of keys of a section of params.py, down to values (None)."""
+    tree: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        tree[name] = sections(inner) if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    return tree
+
+
+def keys(values: Any) -> Any:
+    return {name: keys(value) for name, value in values.items()} if isinstance(values, dict) else None
+
+
+def test_params_and_their_mirror_have_the_same_keys_in_the_same_order() -> None:
+    written = keys(yaml.safe_load((REPOSITORY / "params.yaml").read_text("utf-8")))
+    mirrored = sections(Params)
+    assert written == mirrored
+    assert str(written) == str(mirrored)
+
+
+def test_every_section_of_params_is_some_stages() -> None:
+    used = {entry.partition(".")[0] for stage in graph()["stages"].values() for entry in stage["params"]}
+    assert used == set(Params.model_fields) - WITHOUT_STAGE
+
+
+def test_every_value_has_a_comment_that_says_what_it_is() -> None:
+    lines = (REPOSITORY / "params.yaml").read_text("utf-8").splitlines()
+    values = [line for line in lines if re.match(r"\s*\w+: *\S", line)]
+    assert len(values) == len(_leaves(sections(Params)))
+    assert [line for line in values if not re.search(r"\S +# \S{1,}.{3,}$", line)] == []
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name, inner in tree.items():
+        found += [f"{prefix}{name}"] if inner is None else _leaves(inner, f"{prefix}{name}.")
+    return found
+
+
+# Nearly all of these are handed on as a whole: they are Ultralytics' own arguments.
+HANDED_ON = {f"train.{name}" for name in sections(Params)["train"]}
+
+
+@pytest.mark.parametrize("key", sorted(set(_leaves(sections(Params))) - HANDED_ON))
+def test_every_param_is_read_by_some_stage(key: str) -> None:
+    *_, section, name = key.split(".")
+    sources = [path for path in (REPOSITORY / "src").rglob("*.py") if path.name != "params.py"]
+    read = re.compile(rf"\b(params|{section}|settings|self)\.({section}\.)?{name}\b")
+    assert any(read.search(path.read_text("utf-8")) for path in sources)
+
+
+def test_the_root_is_the_pinned_data_and_the_order_that_of_the_story() -> None:
+    edges = set(re.findall(r'"(?:\./)?([^"]+)" -> "(?:\./)?([^"]+)"', dvc("dag", "--dot")))
+    targets = {target for _, target in edges}
+    nodes = {node for edge in edges for node in edge}
+    assert nodes - targets == {"data.dvc"}
+    assert nodes == {"data.dvc", *STAGES}
+    assert ("data.dvc", "prepare") in edges
+    assert {("prepare", "train"), ("train", "export"), ("export", "evaluate")} <= edges
+    order = {node: place for place, node in enumerate(("data.dvc", *STAGES))}
+    assert all(order[source] < order[target] for source, target in edges)
+
+
+def test_what_ultralytics_writes_beside_labels_is_ignored() -> None:
+    # Inside a tracked folder its caches would make every `dvc repro` train again.
+    assert "*.cache" in (REPOSITORY / ".dvcignore").read_text("utf-8").splitlines()
+    assert "*.cache" in (REPOSITORY / ".gitignore").read_text("utf-8").splitlines()

@@ -1,0 +1,222 @@
+"""The export stage on a real, seeded network that was never trained: what it finds is the whole picture, everywhere."""
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import DEFAULT_CFG
+
+from emotion_yolo.artefact import ModelSpec, checked_file, read_spec, sha256_of
+from emotion_yolo.calibration import probabilities
+from emotion_yolo.detector import Detector
+from emotion_yolo.emotions import FACE_ID, NAMES
+from emotion_yolo.localise import read_rgb
+from emotion_yolo.metrics import assign
+from emotion_yolo.params import load_params
+from emotion_yolo.paths import EXPORT, EXPORT_REPORT, PREPARED, TRAINED, WEIGHTS_NAME
+from emotion_yolo.prepared import read_crops
+from emotion_yolo.stages import export as stage
+from emotion_yolo.stages import run_stage
+from tests.builders import COLOURS, Image, labels_of, prepared_set
+
+REPOSITORY = Path(__file__).parents[2]
+SIDE = 96
+SEEDS = (*range(18), *range(50, 53))
+
+
+def write_network(path: Path, *, class_bias: float) -> None:
+    """Write a seeded checkpoint of the eight emotions; `class_bias` is the logit of each score at a flat picture."""
+    torch.manual_seed(0)
+    model = DetectionModel("yolo11n.yaml", nc=len(NAMES), verbose=False)
+    model.names, model.args = dict(enumerate(NAMES)), DEFAULT_CFG
+    for branch in model.model[-1].cv3:
+        torch.nn.init.normal_(branch[-1].weight, std=1.0)
+        torch.nn.init.constant_(branch[-1].bias, class_bias)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # as after a training: with statistics of pictures, so that signals reach the head
+    with torch.no_grad():
+        model.train()(torch.cat([tensor_of(i) for i in SEEDS]))
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_var *= 2  # a random network is chaotic at full strength
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": model.eval().half(), "train_args": {"task": "detect"}}, path)
+
+
+def picture(seed: int) -> Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3))
+    return ((noise + 2 * np.asarray(COLOURS[seed % 8])) // 3).astype(np.uint8)
+
+
+def tensor_of(seed: int) -> torch.Tensor:
+    return torch.from_numpy(picture(seed)).permute(2, 0, 1)[None] / 255
+
+
+def make_project(root: Path) -> Path:
+    """Make a project as the train stage leaves it; every face fills its picture."""
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text("utf-8"))
+    params["export"] |= {"imgsz": SIDE, "iou": 0.4}
+    params["evaluate"]["scene_imgsz"] = 128
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    (root / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    write_network(root / TRAINED / WEIGHTS_NAME, class_bias=-4.0)
+    forward = stage.torch_forward(root / TRAINED / WEIGHTS_NAME)
+    whole = [[0, 0, SIDE, SIDE]]
+    crops = {}
+    for i in range(18):
+        # The network's own answer is the truth of two pictures in three, so that there is a temperature to be fitted.
+        scores = forward(tensor_of(i).numpy())[0, 4:]
+        cls = i % 8 if i % 3 == 0 else int(scores[:, scores.sum(axis=0).argmax()].argmax())
+        crops[f"{i}.png"] = (picture(i), labels_of([cls], whole))
+    scenes = {f"s{i}.png": (picture(i), labels_of([FACE_ID], whole)) for i in range(50, 53)}
+    prepared_set(root / PREPARED, crops=crops, scenes=scenes, split="valid")
+    return root
+
+
+def run(root: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        stage.main()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_project(tmp_path_factory.mktemp("export"))
+    run(root)
+    return root
+
+
+@pytest.fixture
+def project(exported: Path, tmp_path: Path) -> Path:
+    """A project of one's own, exported from before."""
+    return shutil.copytree(exported, tmp_path / "project")
+
+
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def report_of(root: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((root / EXPORT_REPORT / "report.json").read_text("utf-8"))
+    return content
+
+
+def spec_of(root: Path) -> ModelSpec:
+    return read_spec(root / EXPORT)
+
+
+def test_the_artefact_is_whole_and_says_what_it_was_made_from(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(exported)
+    assert {path.name for path in (exported / EXPORT).iterdir()} == {
+        "model.json",
+        *(f.path for f in spec.files.values()),
+    }
+    assert all(checked_file(exported / EXPORT, file) for file in spec.files.values())
+    assert spec.version == spec.files["onnx"].sha256[:12]
+    assert (spec.classes, spec.input.imgsz, spec.thresholds.iou) == (NAMES, SIDE, 0.4)
+    assert spec.lineage.data == "abc.dir"
+    assert spec.lineage.weights == sha256_of(exported / TRAINED / WEIGHTS_NAME)
+    monkeypatch.chdir(exported)
+    params = load_params()
+    assert stage.collect(params, weights=TRAINED / WEIGHTS_NAME, pin=Path("data.dvc")).params == spec.lineage.params
+
+
+def test_both_exports_answer_as_pytorch_does_and_the_report_says_how_nearly(exported: Path) -> None:
+    report = report_of(exported)
+    assert report["parity_tolerance"] == 0.01
+    forward = stage.torch_forward(exported / TRAINED / WEIGHTS_NAME)
+    for backend in ("onnx", "openvino"):
+        detector = Detector.load(exported / EXPORT, backend=backend)
+        tensor, _ = detector.preprocess(picture(0))
+        difference = np.abs(forward(tensor)[0, 4:] - detector.infer(tensor)[0, 4:]).max()
+        assert difference <= report["parity"][backend]["score"] + 1e-6 <= 0.01
+        assert report["parity"][backend]["box_px"] < 1
+
+
+def test_the_threshold_is_the_best_one_on_scenes(exported: Path) -> None:
+    report = report_of(exported)
+    assert report["conf_chosen_on"] == "valid scenes"
+    assert spec_of(exported).thresholds.conf == report["conf"]
+    assert 0.01 < report["conf"] < 1
+
+
+def test_the_temperature_is_the_likeliest_one_on_the_crops_found(exported: Path) -> None:
+    report = report_of(exported)
+    temperature = spec_of(exported).calibration.temperature
+    assert temperature == report["temperature"] != 1.0
+    detector = Detector.load(exported / EXPORT)
+    found, truth = [], []
+    for sample in read_crops(exported / PREPARED, "valid"):
+        answer = detector.predict(read_rgb(sample.image), conf=0.01)
+        (finder,) = assign(answer, sample.labels)
+        if finder >= 0:
+            found.append(answer.probabilities[finder])
+            truth.append(sample.labels.cls[0])
+    assert len(found) == report["valid_faces_found"] > 0
+
+    def surprise(factor: float) -> float:  # of probabilities that the temperature has been applied to already
+        again = probabilities(np.stack(found), temperature=factor)
+        return float(-np.log(again[np.arange(len(truth)), truth]).mean())
+
+    assert surprise(1.0) <= min(surprise(0.9), surprise(1.1))
+
+
+def test_without_scenes_the_threshold_is_chosen_on_crops_and_the_network_is_the_same(project: Path) -> None:
+    shutil.rmtree(project / PREPARED / "scenes")
+    before = spec_of(project)
+    run(project)
+    assert report_of(project)["conf_chosen_on"] == "valid crops"
+    assert spec_of(project).version == before.version
+    # OpenVINO numbers its layers through a process, so that only the first .xml of each is the same.
+    for name in ("onnx", "openvino_bin"):
+        assert spec_of(project).files[name] == before.files[name]
+
+
+@pytest.mark.usefixtures("sigterm")
+class TestRefuses:
+    def error(self, root: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+        patch.chdir(root)
+        with pytest.raises(SystemExit) as exit_:
+            run_stage(stage.main)
+        return exit_.value.code, capsys.readouterr().err
+
+    def test_an_export_that_answers_otherwise(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        params = yaml.safe_load((project / "params.yaml").read_text())
+        params["export"]["parity"] = 1e-9
+        (project / "params.yaml").write_text(yaml.safe_dump(params))
+        code, message = self.error(project, monkeypatch, capsys)
+        assert code == 12
+        assert "a class score differs from PyTorch's by" in message
+        assert "raise export.parity" in message
+        assert report_of(project)["parity_tolerance"] == 1e-9
+
+    def test_a_network_that_finds_nothing(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_network(project / TRAINED / WEIGHTS_NAME, class_bias=-12.0)
+        code, message = self.error(project, monkeypatch, capsys)
+        assert code == 11
+        assert "no face of the valid split is found; train longer" in message
+
+    def test_scenes_in_which_nothing_is_found(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for path in (project / PREPARED / "scenes/valid/labels").iterdir():
+            path.write_text(f"{FACE_ID} 0.02 0.02 0.02 0.02\n")
+        code, message = self.error(project, monkeypatch, capsys)
+        assert code == 11
+        assert "no threshold can be chosen on valid: 0 of 3 faces found in 3 pictures" in message

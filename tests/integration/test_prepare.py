@@ -1,0 +1,367 @@
+"""The prepare stage in a project of painted pictures, from the raw folder to what is trained on."""
+
+import json
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from emotion_yolo.emotions import FACE_ID, FACE_NAME, NAMES
+from emotion_yolo.labels import Labels, read, write
+from emotion_yolo.paths import PREPARE_REPORT, PREPARED
+from emotion_yolo.prepared import read_crops, read_scenes
+from emotion_yolo.stages import prepare as stage
+from emotion_yolo.stages import run_stage
+from tests.builders import CELL, COLOURS, Image, exported_model, painted_labels, save_picture
+
+REPOSITORY = Path(__file__).parents[2]
+FULL_FRAME = "0.499 0.499 0.999 0.999"
+CELLS = [(0, 0), (1, 1), (2, 2), (0, 2), (1, 0), (2, 1)]
+
+
+def textured(faces: dict[tuple[int, int], int], *, seed: int, side: int = 96) -> Image:
+    """Paint faces on noise of a grey mean, in which the painted network sees none; no two seeds look alike."""
+    noise = np.random.default_rng(seed).integers(14, 215, (side // 6, side // 6, 1), dtype=np.uint8)
+    image = np.repeat(cv2.resize(noise, (side, side), interpolation=cv2.INTER_NEAREST)[..., None], 3, axis=2)
+    for (column, row), emotion in faces.items():
+        image[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = COLOURS[emotion]
+    return image
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A raw crop: its class as labelled, and where its face is painted, if anywhere."""
+
+    split: str
+    name: str
+    cls: int
+    cell: tuple[int, int] | None
+    seed: int
+
+    def image(self) -> Image:
+        return textured({} if self.cell is None else {self.cell: self.cls}, seed=self.seed)
+
+
+def crops_of(split: str, count: int, *, seed: int) -> list[Crop]:
+    return [Crop(split, f"{i:03d}.png", i % 8, CELLS[i % len(CELLS)], seed + i) for i in range(count)]
+
+
+CROPS = [*crops_of("train", 20, seed=100), *crops_of("valid", 6, seed=200), *crops_of("test", 6, seed=300)]
+SCENE_FACES = {(0, 0): 2, (3, 3): 5}
+
+
+def add(root: Path, crop: Crop, *, image: Image | None = None) -> None:
+    folder = root / "data/crops" / crop.split
+    save_picture(folder / "images" / crop.name, crop.image() if image is None else image)
+    (folder / "labels").mkdir(exist_ok=True)
+    (folder / "labels" / f"{Path(crop.name).stem}.txt").write_text(f"{crop.cls} {FULL_FRAME}\n")
+
+
+def add_scenes(root: Path, count: int = 10) -> None:
+    labels = root / "data/scenes/labels"
+    labels.mkdir(parents=True)
+    for i in range(count):
+        save_picture(root / f"data/scenes/images/photo{i}.png", textured(SCENE_FACES, seed=900 + i, side=160))
+        write(labels / f"photo{i}.txt", painted_labels(SCENE_FACES, cls=0, image_wh=(160, 160)))
+
+
+def change(root: Path, **values: Any) -> None:
+    """Set values of params.yaml by their dotted names, `__` for the dot."""
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    for dotted, value in values.items():
+        *sections, name = dotted.split("__")
+        inner = params
+        for section in sections:
+            inner = inner[section]
+        inner[name] = value
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def make_project(root: Path) -> Path:
+    """Make a project with 32 crops, no scenes, and the painted network as its localiser."""
+    shutil.copytree(REPOSITORY / "configs", root / "configs")
+    shutil.copy(REPOSITORY / "params.yaml", root)
+    change(root, prepare__localise__imgsz=96, prepare__scenes__valid=0.2, prepare__scenes__test=0.3)
+    (root / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    exported_model(root / "models/release")
+    for crop in CROPS:
+        add(root, crop)
+    names = [name.capitalize() for name in NAMES]
+    (root / "data/crops/data.yaml").write_text(yaml.safe_dump({"nc": 8, "names": names}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project without faults, as the working folder."""
+    root = shutil.copytree(template, tmp_path / "project")
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def report() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((PREPARE_REPORT / "report.json").read_text("utf-8"))
+    return content
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def files_of(*folders: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for root in folders for path in root.rglob("*") if path.is_file()}
+
+
+def label_of(crop: Crop, *, split: str | None = None) -> Labels:
+    return read(PREPARED / "labels" / (split or crop.split) / f"{Path(crop.name).stem}.txt", class_names=NAMES)
+
+
+def assert_tight(labels: Labels, crop: Crop) -> None:
+    assert crop.cell is not None
+    assert labels.cls.tolist() == [crop.cls]
+    np.testing.assert_allclose(labels.xywhn, painted_labels({crop.cell: crop.cls}).xywhn, atol=2e-3)
+
+
+def test_crops_of_valid_and_test_keep_their_names_and_get_tight_boxes(project: Path) -> None:
+    stage.main()
+    for split in ("valid", "test"):
+        crops = [crop for crop in CROPS if crop.split == split]
+        assert names(PREPARED / "images" / split) == {crop.name for crop in crops}
+        for crop in crops:
+            assert_tight(label_of(crop), crop)
+            raw = project / "data/crops" / split / "images" / crop.name
+            assert (PREPARED / "images" / split / crop.name).read_bytes() == raw.read_bytes()
+        assert len(read_crops(PREPARED, split)) == len(crops)
+    assert yaml.safe_load((PREPARED / "data.yaml").read_text())["names"] == dict(enumerate([*NAMES, FACE_NAME]))
+
+
+def test_every_train_crop_lies_on_one_sheet_and_some_are_single_too(project: Path) -> None:
+    change(project, prepare__sheets__singles=0.5)
+    stage.main()
+    pictures = {path.stem: path for path in (PREPARED / "images/train").iterdir()}
+    sheets = {stem for stem in pictures if stem.startswith("sheet_")}
+    on_sheets = [read(PREPARED / f"labels/train/{stem}.txt", class_names=NAMES).cls for stem in sorted(sheets)]
+    train = [crop for crop in CROPS if crop.split == "train"]
+    assert Counter(np.concatenate(on_sheets).tolist()) == Counter(crop.cls for crop in train)
+    assert report()["crops"]["sheets"] == len(sheets)
+    assert report()["crops"]["kept"] == {"train": 20, "valid": 6, "test": 6}
+    assert 0 < len(pictures) - len(sheets) < len(train)
+    assert cv2.imread(str(pictures["sheet_000000"])).shape == (256, 256, 3)
+    assert not (PREPARED / "scenes").exists()
+
+
+def test_boxes_on_a_sheet_are_where_the_faces_are(project: Path) -> None:
+    stage.main()
+    for path in (PREPARED / "images/train").glob("sheet_*.jpg"):
+        sheet = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        labels = read(PREPARED / f"labels/train/{path.stem}.txt", class_names=NAMES)
+        for cls, (x, y, _, _) in zip(labels.cls, labels.xywhn * 256, strict=True):
+            np.testing.assert_allclose(sheet[int(y), int(x)], COLOURS[cls], atol=30)
+
+
+def test_no_twin_of_a_test_or_valid_crop_is_left_in_train(project: Path) -> None:
+    (test, other), (valid, *_) = ([crop for crop in CROPS if crop.split == s][:2] for s in ("test", "valid"))
+    change(project, prepare__sheets__size=0)
+    brighter = cv2.convertScaleAbs(test.image(), alpha=0.9, beta=12).astype(np.uint8)
+    add(project, Crop("train", "near.png", test.cls, test.cell, 0), image=brighter)
+    add(project, Crop("train", "mirrored.png", other.cls, None, 0), image=other.image()[:, ::-1].copy())
+    add(project, Crop("train", "exact.png", valid.cls, valid.cell, valid.seed))
+    add(project, Crop("valid", "leak.png", other.cls, other.cell, other.seed))
+    stage.main()
+    assert names(PREPARED / "images/train") == {crop.name for crop in CROPS if crop.split == "train"}
+    assert "leak.png" not in names(PREPARED / "images/valid")
+    assert {"test", "valid"} <= names(PREPARED / "images")
+    twins = report()["crops"]["twins"]
+    assert set(twins["dropped"]) == {"train/near.png", "train/mirrored.png", "train/exact.png", "valid/leak.png"}
+    assert twins["dropped"]["train/near.png"].startswith(f"twin of test/{test.name}")
+    assert twins["counts"]["dropped_train"] == 3
+    assert twins["counts"]["test_with_twin_in_train"] == 2
+
+
+def test_a_crop_without_a_face_found_gets_the_typical_box(project: Path) -> None:
+    change(project, prepare__sheets__size=0)
+    faceless = [Crop("train", "faceless.png", 3, None, 801), Crop("test", "faceless.png", 6, None, 802)]
+    for crop in faceless:
+        add(project, crop)
+    stage.main()
+    found = [painted_labels({crop.cell: crop.cls}).xywhn[0] for crop in CROPS if crop.cell]
+    for crop in faceless:
+        labels = label_of(crop)
+        assert labels.cls.tolist() == [crop.cls]
+        np.testing.assert_allclose(labels.xywhn[0], np.median(found, axis=0), atol=2e-3)
+    localised = report()["crops"]["localised"]
+    assert localised["not_found"] == ["test/faceless.png", "train/faceless.png"]
+    assert localised["how"]["train"] == {"found": 20, "typical": 1}
+    assert localised["mean_width"] == pytest.approx(1 / 3, abs=2e-3)
+
+
+def test_dropped_are_only_train_crops_without_a_face(project: Path) -> None:
+    change(project, prepare__sheets__size=0, prepare__localise__not_found="drop")
+    for number, split in enumerate(("train", "valid", "test")):
+        add(project, Crop(split, "faceless.png", 3, None, 801 + number))
+    stage.main()
+    assert "faceless.png" not in names(PREPARED / "images/train")
+    assert "faceless.png" in names(PREPARED / "images/valid") & names(PREPARED / "images/test")
+    assert report()["crops"]["kept"] == {"train": 20, "valid": 7, "test": 7}
+
+
+def test_scenes_are_dealt_out_and_their_faces_have_no_emotion(project: Path) -> None:
+    add_scenes(project)
+    stage.main()
+    assert report()["scenes"]["photographs"] == {"train": 5, "valid": 2, "test": 3}
+    assert report()["scenes"]["faces"] == {"train": 10, "valid": 4, "test": 6}
+    train = sorted((PREPARED / "labels/train").glob("scene_*.txt"))
+    assert len(train) == 5
+    expected = painted_labels(SCENE_FACES, image_wh=(160, 160)).xywhn
+    for split in ("valid", "test"):
+        for sample in read_scenes(PREPARED, split):
+            assert sample.labels.cls.tolist() == [FACE_ID, FACE_ID]
+            np.testing.assert_allclose(sample.labels.xywhn, expected, atol=1e-4)
+            raw = project / "data/scenes/images" / sample.image.name
+            assert sample.image.read_bytes() == raw.read_bytes()
+    everywhere = [path.stem.removeprefix("scene_") for path in (*train, *(PREPARED / "scenes").glob("*/labels/*.txt"))]
+    assert sorted(everywhere) == sorted(f"photo{i}" for i in range(10))
+
+
+def test_twins_of_scenes_end_up_in_one_split(project: Path) -> None:
+    add_scenes(project)
+    for i in range(10):
+        picture = textured(SCENE_FACES, seed=900 + i, side=160)
+        darker = cv2.convertScaleAbs(picture, alpha=0.85, beta=3).astype(np.uint8)
+        save_picture(project / f"data/scenes/images/again{i}.png", darker)
+        shutil.copy(project / f"data/scenes/labels/photo{i}.txt", project / f"data/scenes/labels/again{i}.txt")
+    stage.main()
+    splits: dict[str, set[str]] = {}
+    for path in PREPARED.rglob("*.txt"):
+        if "photo" in path.stem or "again" in path.stem:
+            split = path.parent.name if path.stem.startswith("scene_") else path.parents[1].name
+            splits.setdefault(path.stem[-1], set()).add(split)
+    assert len(splits) == 10
+    assert all(len(where) == 1 for where in splits.values())
+    assert report()["scenes"]["twins"]["dropped"]
+
+
+def test_scenes_that_are_not_wanted_stay_out(project: Path) -> None:
+    add_scenes(project)
+    change(project, prepare__scenes__use=False)
+    stage.main()
+    assert report()["scenes"] == {"used": False}
+    assert not list(PREPARED.rglob("*photo*"))
+
+
+def test_a_corrupt_picture_is_left_out_and_named(project: Path) -> None:
+    picture = project / "data/crops/train/images/003.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    broken = picture.read_bytes()
+    stage.main()
+    assert list(report()["crops"]["quarantined"]) == ["train/images/003.png"]
+    assert "replace or drop it" in report()["crops"]["quarantined"]["train/images/003.png"]
+    assert "train/images/003.png" in (PREPARE_REPORT / "findings-crops.txt").read_text("utf-8")
+    assert report()["crops"]["findings"]["unreadable_image"] == 1
+    assert report()["crops"]["kept"]["train"] == 19
+    assert picture.read_bytes() == broken
+
+
+def test_a_label_with_words_in_it_is_named_with_its_line(project: Path) -> None:
+    (project / "data/crops/valid/labels/002.txt").write_text("happy 0.5 0.5 0.9 0.9\n")
+    stage.main()
+    assert "valid/labels/002.txt:1: " in (PREPARE_REPORT / "findings-crops.txt").read_text("utf-8")
+    assert "happy" in report()["crops"]["quarantined"]["valid/images/002.png"]
+    assert "002.png" not in names(PREPARED / "images/valid")
+
+
+def test_counts_that_differ_from_the_pinned_card_are_reported(project: Path) -> None:
+    meta = {"crops": {"card": "affectnet"}}
+    pin = {"outs": [{"md5": "abc.dir", "path": "data"}], "meta": meta}
+    (project / "data.dvc").write_text(yaml.safe_dump(pin))
+    stage.main()
+    assert report()["crops"]["findings"]["count_differs"] == 24
+    assert "the card expects" in (PREPARE_REPORT / "findings-crops.txt").read_text("utf-8")
+
+
+def test_two_runs_write_the_same_bytes(project: Path) -> None:
+    add_scenes(project)
+    change(project, prepare__workers=1)
+    stage.main()
+    first = files_of(PREPARED, PREPARE_REPORT)
+    change(project, prepare__workers=3)
+    stage.main()
+    assert files_of(PREPARED, PREPARE_REPORT) == first
+
+
+def test_what_an_earlier_run_left_is_gone(project: Path) -> None:
+    save_picture(project / PREPARED / "images/train/old.png", textured({}, seed=1))
+    stage.main()
+    assert "old.png" not in names(PREPARED / "images/train")
+
+
+@pytest.mark.usefixtures("sigterm")
+class TestRefuses:
+    def error(self, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+        with pytest.raises(SystemExit) as exit_:
+            run_stage(stage.main)
+        return exit_.value.code, capsys.readouterr().err
+
+    def test_another_class_table(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        table = {"nc": 8, "names": [name.capitalize() for name in reversed(NAMES)]}
+        (project / "data/crops/data.yaml").write_text(yaml.safe_dump(table))
+        code, message = self.error(capsys)
+        assert code == 6
+        assert "data/crops/data.yaml" in message
+        assert "Surprise" in message
+        assert "Traceback" not in message
+
+    def test_a_split_of_which_most_is_broken_and_lists_all_of_it(
+        self, project: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for number in range(4):
+            (project / f"data/crops/test/images/{number:03d}.png").write_bytes(b"no picture")
+        code, message = self.error(capsys)
+        assert code == 8
+        assert "4 of 6 pictures cannot be used" in message
+        assert message.count("not a picture of a known format") == 4
+        findings = (PREPARE_REPORT / "findings-crops.txt").read_text("utf-8")
+        assert findings.count("not a picture of a known format") == 4
+
+    def test_a_misspelt_param_before_anything_is_touched(
+        self, project: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        stage.main()
+        before = files_of(PREPARED)
+        change(project, prepare__twin_distanse=3)
+        code, message = self.error(capsys)
+        assert code == 3
+        assert "params.yaml: prepare.twin_distanse: unknown key" in message
+        assert files_of(PREPARED) == before
+
+    def test_a_localiser_that_is_not_there(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        change(project, prepare__localise__detector="models/none")
+        code, message = self.error(capsys)
+        assert code == 11
+        assert "models/none/model.json" in message
+
+    def test_a_set_in_which_no_face_is_found(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        change(project, prepare__localise__conf=0.999)
+        code, message = self.error(capsys)
+        assert code == 11
+        assert "no face found in any of 32 crops; check prepare.localise.detector" in message
