@@ -89,7 +89,7 @@ def release(out: Annotated[Path, typer.Argument(help="folder to write")] = paths
         export=paths.EXPORT,
         report=paths.EVALUATE_REPORT,
         metrics=paths.METRICS,
-        pictures=sorted((paths.SAMPLE / "scenes" / "images").iterdir())[:_EXAMPLES],
+        pictures=sorted((paths.SAMPLE / "scenes" / "images").glob("*.jpg"))[:_EXAMPLES],
         out=out,
     )
     for path in files:

@@ -140,12 +140,19 @@ class Params(_Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with the floats of YAML 1.2: `dvc exp run -S` writes 0.00001 as `1e-05`, a string to PyYAML 6."""
+    """YAML 1.1 with the floats and booleans of YAML 1.2, which DVC writes.
+
+    `dvc exp run -S` writes 0.00001 as `1e-05`, a string to PyYAML 6, and the word `off` bare, there a boolean.
+    """
 
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+for _initial in "yYnNoO":  # of yes, no, on and off; true and false stay booleans
+    _Loader.yaml_implicit_resolvers[_initial] = [
+        resolver for resolver in _Loader.yaml_implicit_resolvers[_initial] if resolver[0] != "tag:yaml.org,2002:bool"
+    ]
 
 
 def load_params(path: Path = PARAMS) -> Params:

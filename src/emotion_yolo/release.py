@@ -44,7 +44,8 @@ def make_release(
     for path in sources:
         shutil.copyfile(path, out / path.name)
     write_spec(out, spec.model_copy(update={"files": {"onnx": describe(out / spec.files["onnx"].path)}}))
-    write_example(Detector.load(out), pictures, out / _EXAMPLE)
+    if pictures:
+        write_example(Detector.load(out), pictures, out / _EXAMPLE)
     return sorted(out.iterdir())
 
 

@@ -35,19 +35,21 @@ class Project:
             "DVC_SITE_CACHE_DIR": str(folder / "dvc"),
             "WANDB_MODE": "offline",
             "OMP_NUM_THREADS": "1",
-            "COLUMNS": "200",
+            "COLUMNS": "140",
         }
         self._environment.pop("COVERAGE_PROCESS_START", None)
         self._copy()
 
     def _copy(self) -> None:
-        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
-        for name in filter(None, listed.split("\0")):
-            if name.startswith(("tests/", "docs/", "benchmarks/")) or not (REPOSITORY / name).is_file():
-                continue
-            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(REPOSITORY / name, self.root / name)
+        # What is not committed yet is taken too, but for what a run of the pipeline here has left.
+        for kind, left_out in (("--cached", ()), ("--others", ("reports/", "dvc.lock"))):
+            command = ["git", "ls-files", "-z", kind, "--exclude-standard"]
+            listed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+            for name in filter(None, listed.split("\0")):
+                not_needed = name.startswith(("tests/", "docs/", "benchmarks/", *left_out))
+                if not not_needed and (REPOSITORY / name).is_file():
+                    (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(REPOSITORY / name, self.root / name)
 
     def run(self, *command: str) -> str:
         """Run a command in the project and return what it printed."""
@@ -80,9 +82,10 @@ class Project:
             if int(path.stem.removeprefix("scene_")) >= SCENES:
                 path.unlink()
         params = yaml.safe_load((self.root / "params.yaml").read_text("utf-8"))
-        params["train"] |= {"epochs": 1, "imgsz": 64, "batch": 16, "workers": 0}
-        params["export"]["imgsz"] = 64
-        params["evaluate"] |= {"scene_imgsz": 160, "bootstrap": 10}
+        # A few steps at this rate leave the release as good as it was: there are faces found to go on with.
+        params["train"] |= {"epochs": 1, "imgsz": 64, "batch": 16, "workers": 0, "lr0": 1e-5, "warmup_epochs": 0.0}
+        params["prepare"]["scenes"] |= {"valid": 0.25, "test": 0.25}
+        params["evaluate"]["bootstrap"] = 10
         (self.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
@@ -92,7 +95,8 @@ def test_from_a_clone_to_a_comparison_of_experiments(tmp_path: Path) -> None:
     project.run("git", "init", "-q", "-b", "main")
     project.commit("clone")
     project.shrink()
-    assert "128 crops" in re.sub(r",", "", (project.emotion_yolo("pull", "sample"), _pin(project))[1])
+    project.emotion_yolo("pull", "sample")
+    assert _pin(project) == "128 crops and 8 scenes"
     project.commit("a part of the sample")
 
     printed = project.dvc("repro")
@@ -112,10 +116,10 @@ def test_from_a_clone_to_a_comparison_of_experiments(tmp_path: Path) -> None:
     assert len((project.root / "reports/train/plots/metrics/map50.tsv").read_text().splitlines()) == 1 + 2
     _can_be_compared(project)
 
-    assert "map50" in project.emotion_yolo("report")
+    assert "mAP50, eight expressions" in project.emotion_yolo("report")
     project.emotion_yolo("release", "another-release")
     released = {path.name for path in (project.root / "another-release").iterdir()}
-    assert released == {"weights.pt", "model.onnx", "model.json", "metrics.json", "MODEL_CARD.md", "detections.jpg"}
+    assert {"weights.pt", "model.onnx", "model.json", "metrics.json", "MODEL_CARD.md"} <= released
 
 
 def _pin(project: Project) -> str:
@@ -158,12 +162,13 @@ def _can_be_compared(project: Project) -> None:
     measured = revision["data"]["metrics"]["reports/metrics.json"]["data"]
     assert measured == project.json("reports/metrics.json")
 
-    shipped = re.search(r"@(dvc exp show .*)", (REPOSITORY / "Makefile").read_text("utf-8"))
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8").replace("\\\n", " ").replace("$$", "$")
+    shipped = re.search(r"@(dvc exp show .*)", makefile)
     assert shipped is not None
     table = project.dvc(*shlex.split(shipped[1])[1:])
-    assert "longer" in table
-    assert "map50" in table
-    assert "train.epochs" in table
+    for shown_in_it in ("longer", "map50", "emotion_top1", "face_ap50", "train.epochs"):
+        assert shown_in_it in table
+    assert "…" not in table  # nothing is cut off
 
     assert "train.epochs" in project.dvc("exp", "diff", "main", "longer")
     assert "map50" in project.dvc("metrics", "show")

@@ -158,3 +158,13 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, data: bytes) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     assert complaint(path) == f"{path}: cannot be read (No such file or directory); run from the project's root"
+
+
+@pytest.mark.parametrize("word", ["off", "offline", "'off'"])
+def test_off_is_a_word_and_no_boolean(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "params.yaml"
+    text = SHIPPED.read_text("utf-8")
+    path.write_text(text.replace("wandb: auto ", f"wandb: {word} "), "utf-8")
+    params = load_params(path)
+    assert params.tracking.wandb == word.strip("'")
+    assert params.prepare.scenes.use is True

@@ -1,0 +1,211 @@
+"""The command line: what its commands print, write and exit with."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from emotion_yolo import cli, paths
+from emotion_yolo.artefact import read_spec
+from emotion_yolo.errors import ModelError
+from tests.builders import exported_model, painted, save_picture
+from tests.pull_builders import files_of, make_project
+
+# pygtrie, which DVC stands on, warns of itself.
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
+
+COMMANDS = {"pull", "sample", "report", "release", "predict"}
+METRICS = {"map50": 0.8125, "map50_95": 0.5, "emotion_top1": 0.75, "n_crops": 24}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> str:
+    """Run a command that succeeds; returns what it printed."""
+    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fail(patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str]:
+    """Run the program where it fails; returns its exit code and what it says."""
+    patch.setattr(sys, "argv", ["emotion-yolo", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    return exit_.value.code, capsys.readouterr().err
+
+
+def write_evaluated(root: Path) -> None:
+    """Write what training, export and evaluation leave behind, and pictures of the sample."""
+    exported_model(root / paths.EXPORT)
+    for path, content in (
+        (paths.TRAINED / paths.WEIGHTS_NAME, "weights"),
+        (paths.METRICS, json.dumps(METRICS)),
+        (paths.EVALUATE_REPORT / "MODEL_CARD.md", f"Version {read_spec(root / paths.EXPORT).version}"),
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
+    for i in range(8):
+        save_picture(root / paths.SAMPLE / f"scenes/images/{i}.jpg", painted({(1, 1): i}))
+
+
+def test_help_lists_every_command_in_a_sentence() -> None:
+    printed = call("--help")
+    assert {command for command in COMMANDS if re.search(rf"\b{command} +[A-Z]", printed)} == COMMANDS
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself_without_loading_torch(command: str) -> None:
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from emotion_yolo import cli
+result = CliRunner().invoke(cli.app, [{command!r}, "--help"], catch_exceptions=False)
+assert "Usage:" in result.stdout
+assert not {{"torch", "ultralytics", "dvc", "wandb"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    result = CliRunner().invoke(cli.app, [])
+    assert result.exit_code == 2
+    assert "Usage:" in result.output
+
+
+def test_a_pulled_set_lands_and_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(tmp_path / "project")
+    monkeypatch.chdir(project)
+    printed = call("pull", "sample")
+    assert files_of(project / "data") == files_of(project / "datasets/sample")
+    pin = yaml.safe_load((project / "data.dvc").read_text())
+    assert pin["outs"][0]["md5"] in printed
+    assert "CC0-1.0" in printed
+
+    printed = call("pull", "datasets/sample/crops", "--scenes", "datasets/sample/scenes", "--card", "affectnet")
+    pin = yaml.safe_load((project / "data.dvc").read_text())
+    assert "deps" not in pin
+    assert pin["meta"]["crops"]["card"] == "affectnet"
+    assert pin["meta"]["scenes"]["source"]["kind"] == "folder"
+    assert "the card says 2339" in printed
+
+
+def test_data_that_are_not_pinned_are_replaced_only_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = make_project(tmp_path / "project")
+    monkeypatch.chdir(project)
+    (project / "data").mkdir()
+    (project / "data/mine.txt").write_text("mine")
+    code, message = fail(monkeypatch, capsys, "pull", "sample")
+    assert code in range(4, 8)
+    assert "--force" in message
+    assert (project / "data/mine.txt").read_text() == "mine"
+    call("pull", "sample", "--force")
+    assert (project / "data/crops").is_dir()
+    assert [path.read_text() for path in (project / ".downloads").rglob("mine.txt")] == ["mine"]
+
+
+def test_a_source_that_is_not_there_is_a_message_and_an_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(make_project(tmp_path / "project"))
+    code, message = fail(monkeypatch, capsys, "pull", "nowhere/at/all")
+    assert code == 4
+    assert message.startswith("error: ")
+    assert "nowhere/at/all" in message
+    assert "Traceback" not in message
+
+
+def test_the_report_is_the_table_and_where_the_rest_lies(folder: Path) -> None:
+    paths.METRICS.parent.mkdir()
+    paths.METRICS.write_text(json.dumps(METRICS))
+    printed = call("report")
+    assert re.search(r"0\.812", printed)
+    for path in re.findall(r"reports/\S+", printed):
+        assert Path(path).is_relative_to(paths.REPORTS)
+    assert {"MODEL_CARD.md", "detections.jpg", "gallery.jpg", "report.json"} <= {
+        Path(path).name for path in re.findall(r"reports/\S+", printed)
+    }
+
+
+def test_a_report_before_any_evaluation_says_what_to_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fail(monkeypatch, capsys, "report")
+    assert code == ModelError.exit_code == 11
+    assert message == "error: reports/metrics.json: no evaluation there; run `dvc repro`\n"
+
+
+def test_a_release_is_written_where_the_service_looks_for_it(folder: Path) -> None:
+    write_evaluated(folder)
+    printed = call("release")
+    written = {path.name for path in paths.RELEASE.iterdir()}
+    assert {"weights.pt", "model.onnx", "model.json", "metrics.json", "MODEL_CARD.md"} <= written
+    assert {Path(line.split()[-1]).name for line in printed.splitlines()} == written
+    assert read_spec(paths.RELEASE).version == read_spec(paths.EXPORT).version
+    call("release", "elsewhere")
+    assert {path.name for path in Path("elsewhere").iterdir()} == written
+
+
+def test_a_release_of_half_a_run_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_evaluated(folder)
+    paths.METRICS.unlink()
+    code, message = fail(monkeypatch, capsys, "release")
+    assert code == 11
+    assert "reports/metrics.json: missing" in message
+    assert not paths.RELEASE.exists()
+
+
+def test_a_release_without_anything_exported_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fail(monkeypatch, capsys, "release")
+    assert code == 11
+    assert "models/export/model.json: no exported model there" in message
+
+
+def test_a_release_is_made_without_the_sample_too(folder: Path) -> None:
+    write_evaluated(folder)
+    shutil.rmtree(paths.SAMPLE)
+    call("release")
+    assert read_spec(paths.RELEASE).version == read_spec(paths.EXPORT).version
+
+
+def test_predictions_are_a_json_line_a_picture(folder: Path) -> None:
+    exported_model(folder / "model")
+    for i, name in enumerate(("a.png", "b.png")):
+        save_picture(folder / "pictures" / name, painted({(1, 1): 3 + i}))
+    lines = [json.loads(line) for line in call("predict", "pictures", "--model", "model", "--out", "seen").splitlines()]
+    assert [[face["emotion"] for face in line["detections"]] for line in lines] == [["fear"], ["happy"]]
+    assert len(list(Path("seen").iterdir())) == 2
+
+
+def test_a_model_that_is_not_there_is_a_message_and_an_exit_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_picture(folder / "a.png", painted({}))
+    code, message = fail(monkeypatch, capsys, "predict", "a.png", "--model", "none")
+    assert code == 11
+    assert "none/model.json: no exported model there" in message
+
+
+def test_a_misspelt_command_is_the_shells_usual_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fail(monkeypatch, capsys, "pul")
+    assert code == 2
+    assert "pul" in message
