@@ -42,7 +42,7 @@ format: setup  ## format and sort imports
 
 experiments: setup  ## print the table of experiments: a few metrics, the params that differ, the best first
 	@dvc exp show --only-changed --sort-by reports/metrics.json:map50 --sort-order desc --no-pager \
-	  --drop 'Created|reports/train/.*|(src|configs|models|datasets|data)(/.*)?|step|lr_.*|.*_loss|ap50_.*|n_.*|.*_(ffhq|other)'
+	  --drop 'Created|reports/train/.*|(src|configs|models|datasets|data)(/.*)?|step|lr_.*|.*_loss|ap50_.*|n_.*|.*_(ffhq|other|served|gap)|.*:(map50_95|precision|recall)|face_ap50_.*'
 
 serve: setup  ## serve models/release, or the folder in EMOTION_MODEL
 	@python -m api
