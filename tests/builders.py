@@ -187,3 +187,42 @@ def prepared_set(
             save_picture(images / name, image)
             write(texts / f"{Path(name).stem}.txt", labels)
     return root
+
+
+def yunet_network(path: Path, *, side: int, box: tuple[float, float, float, float], stride: int = 8) -> Path:
+    """Write an ONNX file with the input and the twelve outputs of OpenCV's YuNet that sees one face, wherever it looks.
+
+    Of the three grids (8, 16, 32 px) the one of `stride` answers: the cell that holds the middle of `box` (x, y, width,
+    height in px of a `side` px square) has score 1, all others 0.
+    """
+    outputs: dict[str, NDArray[np.float32]] = {}
+    for grid in (8, 16, 32):
+        cells = side // grid
+        widths = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
+        tensors = {name: np.zeros((1, cells * cells, width), np.float32) for name, width in widths.items()}
+        if grid == stride:
+            x, y, width, height = box
+            column, row = int((x + width / 2) / grid), int((y + height / 2) / grid)
+            cell = row * cells + column
+            tensors["cls"][0, cell] = tensors["obj"][0, cell] = 1
+            # YuNet codes the middle as an offset from the cell and the size as a logarithm, both in cells.
+            middle = [(x + width / 2) / grid - column, (y + height / 2) / grid - row]
+            tensors["bbox"][0, cell] = [*middle, np.log(width / grid), np.log(height / grid)]
+        outputs |= {f"{name}_{grid}": tensor for name, tensor in tensors.items()}
+    order = [f"{name}_{grid}" for name in ("cls", "obj", "bbox", "kps") for grid in (8, 16, 32)]
+    constants = [numpy_helper.from_array(outputs[name], f"{name}.value") for name in order]
+    constants.append(numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        *(helper.make_node("Add", [f"{name}.value", "nothing"], [name]) for name in order),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "one-face",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, side, side])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, outputs[name].shape) for name in order],
+        constants,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path

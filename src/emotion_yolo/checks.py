@@ -152,7 +152,9 @@ def decode(data: bytes) -> Image.Image:
                 return ImageOps.exif_transpose(image)
         except Image.DecompressionBombWarning as error:
             raise ImageError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; expected a photograph; scale it") from error
-        except UnidentifiedImageError as error:  # its message holds a memory address
+        # The message of the one holds a memory address; the other comes where Ultralytics has been imported, which
+        # has Pillow's `open` try HEIC decoders that are not installed.
+        except (UnidentifiedImageError, ModuleNotFoundError) as error:
             raise ImageError("not a picture of a known format; replace or drop it") from error
         # Pillow's decoders let out whatever a damaged file makes them trip over: OSError, SyntaxError, struct.error …
         except Exception as error:

@@ -127,10 +127,11 @@ def marked(mark: str, language: str) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a working folder with a release and an example picture where the README expects them."""
+    """Return a working folder with a release and a scene where the README expects them."""
     exported_model(tmp_path / "models" / "release")
-    (tmp_path / "docs").mkdir()
-    painted().save(tmp_path / "docs" / "example.jpg", quality=95)
+    scene = tmp_path / "datasets" / "sample" / "scenes" / "images" / "scene_003.jpg"
+    scene.parent.mkdir(parents=True)
+    painted().save(scene, quality=95)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -45,7 +45,6 @@ def start(root: Path) -> subprocess.Popen[str]:
     # One thread: two that share a busy core spend their time waiting for each other.
     threads = {"OMP_NUM_THREADS": "1"}
     environment = os.environ | threads | {"PYTHONPATH": str(REPOSITORY / "src"), "PYTHONWARNINGS": "ignore"}
-    environment.pop("COVERAGE_PROCESS_START", None)
     command = [sys.executable, "-m", "emotion_yolo.stages.train"]
     return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
 

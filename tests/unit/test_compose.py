@@ -26,7 +26,10 @@ def crops_of(folder: Path, count: int) -> list[Crop]:
 def scene_of(folder: Path, name: str = "street.jpg") -> Record:
     picture = save_picture(folder / name, painted({(0, 0): 1, (2, 2): 5}, width=128, height=96))
     labels = labels_of([0, 0], [[0, 0, 32, 32], [64, 64, 74, 74]], image_wh=(128, 96))
-    return Record("train", picture, labels, (128, 96), "0" * 64, 0, b"")
+    return Record(
+        split="train", image=picture, labels=labels, image_wh=(128, 96), sha256="0" * 64,
+        phash=0, phash_mirrored=0, thumb=b"",
+    )  # fmt: skip
 
 
 def silent(_done: int, _total: int) -> None: ...

@@ -5,7 +5,7 @@ import pytest
 
 from emotion_yolo.errors import ImageError, ModelError
 from emotion_yolo.localise import face_finder, localise, locate, read_rgb
-from tests.builders import exported_model, painted, save_picture
+from tests.builders import exported_model, painted, save_picture, yunet_network
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +90,20 @@ def test_pictures_are_read_as_rgb(tmp_path: Path) -> None:
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 255
     assert read_rgb(save_picture(tmp_path / "red.png", red))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_yunet_answers_in_pixels_of_the_crop_clipped_at_its_edges(tmp_path: Path) -> None:
+    # The network looks at 192 px; the crop has 96, and the box it sees reaches 32 px over the right edge.
+    network = yunet_network(tmp_path / "yunet.onnx", side=192, box=(96.0, 64.0, 128.0, 96.0))
+    find = face_finder(str(network), imgsz=192, conf=0.5)
+    for _ in range(2):  # one detector serves all pictures of a thread
+        xyxy, confidence = find(painted({}))
+        np.testing.assert_allclose(xyxy, [[48, 32, 96, 80]], atol=0.5)
+        np.testing.assert_allclose(confidence, [1], atol=1e-3)
+
+
+def test_yunet_that_sees_no_face_answers_with_none(tmp_path: Path) -> None:
+    network = yunet_network(tmp_path / "yunet.onnx", side=96, box=(16.0, 16.0, 64.0, 64.0))
+    xyxy, confidence = face_finder(str(network), imgsz=96, conf=1.1)(painted({}))
+    assert xyxy.shape == (0, 4)
+    assert confidence.shape == (0,)
