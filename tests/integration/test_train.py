@@ -103,7 +103,7 @@ def test_training_twice_gives_the_same_weights(trained: Path, tmp_path: Path) ->
 
 
 def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    root = project(tmp_path, epochs=6)
+    root = project(tmp_path, epochs=6, amp="bf16", cls_pw=0.3)
     for how, returned in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
         process = start(root)
         (folder,) = _checkpoint_folders(root)
