@@ -6,10 +6,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONWARNINGS ?= default
 
-.PHONY: help setup repro test check format experiments serve bench-service test-image release lock clean
+.PHONY: help setup repro test check format experiments serve bench-service bench-training test-image release lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: .venv/.installed  ## create .venv and install the pinned packages
 
@@ -42,7 +42,7 @@ format: setup  ## format and sort imports
 
 experiments: setup  ## print the table of experiments: a few metrics, the params that differ, the best first
 	@dvc exp show --only-changed --sort-by reports/metrics.json:map50 --sort-order desc --no-pager \
-	  --drop 'Created|reports/train/.*|(src|configs|models|datasets|data)(/.*)?|step|lr_.*|.*_loss|ap50_.*|n_.*|.*_(ffhq|other|served|gap)|.*:(map50_95|precision|recall)|face_ap50_.*'
+	  --drop 'Created|State|Executor|reports/train/.*|(src|configs|models|datasets|data)(/.*)?|step|lr_.*|.*_loss|ap50_.*|n_.*|.*_(ffhq|other|served|gap)|.*:(map50_95|precision|recall)|face_ap50_.*'
 
 serve: setup  ## serve models/release, or the folder in EMOTION_MODEL
 	@python -m api
@@ -50,6 +50,9 @@ serve: setup  ## serve models/release, or the folder in EMOTION_MODEL
 bench-service: setup  ## measure the service beside a naive one (PHOTO=some.jpg)
 	@test -n "$(PHOTO)" || { echo "name a photo: make bench-service PHOTO=some.jpg"; exit 2; }
 	@python -m benchmarks.service --photo $(PHOTO) --weights models/release/weights.pt
+
+bench-training: setup  ## measure an epoch beside one of bare Ultralytics, on the prepared set
+	@python -m benchmarks.training
 
 test-image: setup  ## run the service from the Dockerfile's own steps in an empty environment (minutes)
 	@pytest -o addopts="" --import-mode=importlib dockerfiles/test_image.py
