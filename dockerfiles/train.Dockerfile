@@ -1,6 +1,6 @@
 # The pipeline: `dvc repro` in a container, on a GPU where `--gpus all` gives it one.
 #   docker build -f dockerfiles/train.Dockerfile -t emotion-yolo-train .
-#   docker run --gpus all --shm-size 2g -v "$PWD":/work -w /work --user "$(id -u):$(id -g)" emotion-yolo-train
+#   docker run --gpus all --shm-size 2g -v "$PWD":/project -w /project --user "$(id -u):$(id -g)" emotion-yolo-train
 FROM python:3.11-slim
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # DVC reads the project's history with git. Its version is the distribution's: pinning it breaks with each fix of theirs.
@@ -14,9 +14,9 @@ RUN python -m venv /app/venv \
     && /app/venv/bin/uv pip sync --no-cache --python /app/venv/bin/python --require-hashes requirements/train.txt
 RUN useradd --uid 10001 --create-home trainer
 ENV PATH=/app/venv/bin:$PATH \
-    PYTHONPATH=/work/src:/work \
+    PYTHONPATH=/project/src:/project \
     DVC_NO_ANALYTICS=1 \
     HOME=/home/trainer
 USER 10001
-WORKDIR /work
+WORKDIR /project
 CMD ["dvc", "repro"]
