@@ -43,7 +43,10 @@ def frames(sources: Sequence[str]) -> Iterator[Frame]:
     for source in sources:
         path = Path(source)
         if source.startswith(CAMERA):
-            yield from _video(source, int(source.removeprefix(CAMERA) or 0))
+            number = source.removeprefix(CAMERA) or "0"
+            if not number.isdecimal():
+                raise SourceError(f"{source}: {number!r} is no camera's number; expected camera:0, camera:1 …")
+            yield from _video(source, int(number))
         elif path.is_dir():
             for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES):
                 yield _picture(file)
@@ -117,27 +120,27 @@ class Annotated:
         """
         bgr = cv2.cvtColor(draw_detections(image, faces), cv2.COLOR_RGB2BGR)
         if frame.index is None:
-            path = self._folder / self._free_name(Path(frame.source))
+            path = self._free_path(frame.source, ".jpg")
             if not cv2.imwrite(str(path), bgr):
                 raise StorageError(f"{path}: could not be written; check the free space and the permissions")
             return
         if frame.source not in self._writers:
-            stem = Path(frame.source.replace(":", "-")).stem
             size = (bgr.shape[1], bgr.shape[0])
-            path = self._folder / f"{stem}.mp4"
+            path = self._free_path(frame.source.replace(":", "-"), ".mp4")
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, size)
             if not writer.isOpened():
                 raise StorageError(f"{path}: no video can be written there; check the free space and the permissions")
             self._writers[frame.source] = writer
         self._writers[frame.source].write(bgr)
 
-    def _free_name(self, path: Path) -> str:
-        # Folders may hold files of one name below different parents.
-        name, number = f"{path.stem}.jpg", 1
-        while name in self._names:
-            name, number = f"{path.stem}-{number}.jpg", number + 1
-        self._names.add(name)
-        return name
+    def _free_path(self, source: str, suffix: str) -> Path:
+        # Folders may hold files of one name below different parents, and the source itself may lie in this one.
+        stem, number = Path(source).stem, 1
+        path = self._folder / f"{stem}{suffix}"
+        while path.name in self._names or path.resolve() == Path(source).resolve():
+            path, number = self._folder / f"{stem}-{number}{suffix}", number + 1
+        self._names.add(path.name)
+        return path
 
     def close(self) -> None:
         """Finish the videos."""

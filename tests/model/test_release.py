@@ -12,9 +12,10 @@ from ultralytics import YOLO
 from emotion_yolo.artefact import checked_file, read_spec
 from emotion_yolo.boxes import iou_matrix
 from emotion_yolo.detections import Detections
-from emotion_yolo.detector import Detector, Image
+from emotion_yolo.detector import Backend, Detector, Image
 from emotion_yolo.emotions import NAMES
 from emotion_yolo.localise import read_rgb
+from emotion_yolo.yolo import torch_forward
 
 RELEASE = Path(__file__).parents[2] / "models" / "release"
 
@@ -31,6 +32,10 @@ def detector() -> Detector:
 @pytest.fixture(scope="module")
 def two_men() -> Image:
     return read_rgb(Path(ultralytics.__file__).parent / "assets" / "zidane.jpg")
+
+
+def noise() -> Image:
+    return np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
 
 
 def best_overlap(faces: Detections, truth: tuple[float, ...]) -> float:
@@ -50,6 +55,25 @@ def test_the_release_is_whole_and_small_enough_for_git() -> None:
 def test_the_weights_load_in_plain_ultralytics() -> None:
     model = YOLO(RELEASE / "weights.pt")
     assert tuple(model.names.values()) == NAMES
+
+
+def test_the_weights_answer_as_the_export_does(detector: Detector) -> None:
+    model = YOLO(RELEASE / "weights.pt")
+    bgr = np.ascontiguousarray(astronaut()[..., ::-1])
+    boxes = model.predict(bgr, imgsz=detector.imgsz, device="cpu", verbose=False)[0].boxes
+    faces = detector.predict(astronaut())
+    # Ultralytics scales otherwise and keeps the best-scored class's box, so that boxes agree but for a few pixels.
+    assert best_overlap(faces, tuple(boxes.xyxy[0].tolist())) >= 0.85
+    assert int(boxes.cls[0]) == faces.emotion_ids[0]
+
+
+def test_the_network_of_the_weights_is_that_of_the_export(detector: Detector) -> None:
+    tensor, _ = detector.preprocess(astronaut())
+    expected, got = torch_forward(RELEASE / "weights.pt")(tensor)[0], detector.infer(tensor)[0]
+    np.testing.assert_allclose(got[4:], expected[4:], atol=0.01)
+    seen = expected[4:].sum(axis=0) >= 0.1  # elsewhere boxes mean nothing
+    assert seen.any()
+    np.testing.assert_allclose(got[:4, seen], expected[:4, seen], atol=1)
 
 
 def test_finds_the_face_of_a_portrait(detector: Detector) -> None:
@@ -75,8 +99,17 @@ def test_no_best_box_is_the_whole_picture(detector: Detector, two_men: Image, sh
     assert best_overlap(detector.predict(image, conf=0.01), (0, 0, width, height)) < 0.9
 
 
-def test_there_is_no_face_in_a_grey_picture(detector: Detector) -> None:
-    assert len(detector.predict(np.full((300, 400, 3), 114, np.uint8))) == 0
+@pytest.mark.parametrize("image", [np.full((300, 400, 3), 114, np.uint8), noise()], ids=["grey", "noise"])
+def test_there_is_no_face_in_a_picture_of_nothing(detector: Detector, image: Image) -> None:
+    assert len(detector.predict(image)) == 0
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_one_core_and_four_give_the_same_answer(backend: Backend, two_men: Image) -> None:
+    one, four = (Detector.load(RELEASE, backend=backend, threads=threads).predict(two_men) for threads in (1, 4))
+    assert len(one) == len(four)
+    np.testing.assert_allclose(one.xyxy, four.xyxy, atol=1)
+    np.testing.assert_allclose(one.probabilities, four.probabilities, atol=0.01)
 
 
 def test_both_runtimes_give_the_same_answer(detector: Detector, two_men: Image) -> None:

@@ -79,7 +79,7 @@ def test_annotated_pictures_of_one_name_do_not_overwrite_each_other(detector: De
     assert np.abs(drawn.astype(int) - cv2.cvtColor(painted({(1, 1): 2}), cv2.COLOR_RGB2BGR)).max() > 50
 
 
-@pytest.mark.parametrize("source", ["nowhere.jpg", "camera:97"])
+@pytest.mark.parametrize("source", ["nowhere.jpg", "camera:97", "camera:x"])
 def test_a_source_that_is_not_there_is_named(detector: Detector, source: str) -> None:
     with pytest.raises(SourceError, match=source):
         list(predict(detector, [source]))
@@ -110,3 +110,23 @@ def test_the_command_prints_a_json_line_for_each_picture(model: Path, tmp_path: 
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [len(line["detections"]) for line in lines] == [1, 0]
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_source_is_never_overwritten_by_its_own_annotated_copy(detector: Detector, tmp_path: Path) -> None:
+    picture = tmp_path / "x.jpg"
+    picture.write_bytes(save_picture(tmp_path / "in.png", painted({(1, 1): 2})).read_bytes())
+    before = picture.read_bytes()
+    list(predict(detector, [str(picture)], annotated=Annotated(tmp_path)))
+    assert picture.read_bytes() == before
+    assert (tmp_path / "x-1.jpg").is_file()
+
+
+def test_videos_of_one_name_become_two(detector: Detector, tmp_path: Path) -> None:
+    clips = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        clips.append(str(video(tmp_path / folder / "clip.avi", 1)))
+    annotated = Annotated(tmp_path / "out")
+    list(predict(detector, clips, annotated=annotated))
+    annotated.close()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip-1.mp4", "clip.mp4"]
