@@ -176,7 +176,7 @@ def test_a_changed_byte_is_an_archive_error_or_harmless(
 def test_a_safe_name_stays_below_its_folder(name: str) -> None:
     path = safe_relative(name)
     if path is not None:
-        assert (Path("/root/folder") / path).resolve().is_relative_to("/root/folder")
+        assert (Path("/some/folder") / path).resolve().is_relative_to("/some/folder")
         assert not path.is_absolute()
 
 
