@@ -28,8 +28,6 @@ class DatasetCard(BaseModel):
     """Kaggle handle with its pinned version, `owner/name/versions/N`."""
     archive_bytes: Annotated[int, Field(ge=0)] | None = None
     """Size of the archive, to check free disk before it is fetched."""
-    archive_root: str | None = None
-    """Folder inside the archive that holds the set."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     """Class names by id, as the set's own data.yaml spells them."""
     counts: dict[Split, dict[str, int]] | None = None

@@ -6,13 +6,10 @@ is wrong that training on the rest would be. The raw folder is only ever read.
 
 import hashlib
 import io
-import multiprocessing
 import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,15 +22,14 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from emotion_yolo.cards import SPLITS, DatasetCard, Split
 from emotion_yolo.emotions import from_name
 from emotion_yolo.errors import DataError, ImageError, LayoutError
+from emotion_yolo.images import SUFFIXES
 from emotion_yolo.labels import Finding, Labels, parse
+from emotion_yolo.pools import map_in_processes
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 THUMB_SIDE = 32
 """Side in pixels of the grey thumbnail of a record; the size `imagehash.phash` itself works on."""
 
 _MIN_SIDE = 10  # px; Ultralytics refuses smaller pictures in the middle of a training
-_POOL_PAYS_FROM = 400  # pictures; below, starting processes takes longer than reading
-_CHUNK = 64  # pictures handed to a process at a time
 _LISTED = 20  # findings in an error message
 
 
@@ -98,7 +94,8 @@ def scan(root: Path, *, card: DatasetCard, workers: int, progress: Callable[[int
     quarantined = {finding.where: str(finding) for finding in unpaired}
     findings += unpaired
     examine = partial(_examine, root=root, class_names=card.classes, kind=card.kind)
-    for done, (item, outcome) in enumerate(zip(items, _map(examine, items, workers), strict=True), start=1):
+    outcomes = map_in_processes(examine, items, workers=workers)
+    for done, (item, outcome) in enumerate(zip(items, outcomes, strict=True), start=1):
         if isinstance(outcome, Record):
             records.append(outcome)
         else:
@@ -216,7 +213,7 @@ def _list_items(root: Path, card: DatasetCard) -> tuple[list[_Item], list[Findin
     unpaired: list[Finding] = []
     findings: list[Finding] = []
     for split, prefix in folders:
-        images, stray = _list_files(root / prefix / "images", IMAGE_SUFFIXES)
+        images, stray = _list_files(root / prefix / "images", SUFFIXES)
         labels, stray_labels = _list_files(root / prefix / "labels", frozenset({".txt"}))
         others = [*(f"{prefix}images/{name}" for name in stray), *(f"{prefix}labels/{name}" for name in stray_labels)]
         message = "not a picture in images, or a .txt file in labels; passed over"
@@ -252,26 +249,6 @@ def _list_files(folder: Path, suffixes: frozenset[str]) -> tuple[list[str], list
             wanted = entry.is_file() and Path(entry.name).suffix.lower() in suffixes
             (good if wanted else other).append(entry.name)
     return sorted(good), sorted(other)
-
-
-def _map(
-    examine: Callable[[_Item], Record | list[Finding]], items: Sequence[_Item], workers: int
-) -> Iterator[Record | list[Finding]]:
-    """Examine the items in order, in processes where that pays."""
-    workers = workers or os.cpu_count() or 1
-    if workers == 1 or len(items) < _POOL_PAYS_FROM:
-        yield from map(examine, items)
-        return
-    # Spawned, not forked: the parent may hold threads (OpenVINO, OpenCV) whose locks a fork would copy locked.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            yield from pool.map(examine, items, chunksize=_CHUNK)
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a process that reads pictures was killed, most likely for want of memory; "
-                "set prepare.workers to 1, or free memory"
-            ) from error
 
 
 def _examine(item: _Item, *, root: Path, class_names: Sequence[str], kind: str) -> Record | list[Finding]:

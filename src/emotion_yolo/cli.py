@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,21 @@ from emotion_yolo.errors import EmotionYoloError
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 _EXAMPLES = 6  # drawn scenes in a release's example picture
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"emotion-yolo {version_of('emotion-yolo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """See the module's docstring: the help of all is given there."""
 
 
 @app.command()
@@ -67,16 +83,19 @@ def predict(
     """Find faces and name their expressions; prints a JSON line for each picture, the count so far to stderr."""
     from contextlib import closing, nullcontext
 
-    from tqdm import tqdm
-
     from emotion_yolo.detector import Detector
     from emotion_yolo.predict import Annotated as AnnotatedFolder
     from emotion_yolo.predict import predict as answers
+    from emotion_yolo.progress import show_progress
 
     detector = Detector.load(model, imgsz=imgsz)
-    with closing(AnnotatedFolder(out)) if out else nullcontext() as annotated:
-        for line in tqdm(answers(detector, sources, conf=conf, annotated=annotated), unit="pictures", disable=None):
+    with (
+        closing(AnnotatedFolder(out)) if out else nullcontext() as annotated,
+        show_progress("predict", total=None, unit="pictures") as bar,
+    ):
+        for line in answers(detector, sources, conf=conf, annotated=annotated):
             typer.echo(json.dumps(line))
+            bar.update()
 
 
 @app.command()

@@ -11,7 +11,6 @@
     │   └── ImageError          exit 10  a picture that cannot be decoded
     ├── ModelError              exit 11  a model file that is missing, damaged, or of another kind
     │   └── ParityError         exit 12  an export that answers otherwise than the network it came from
-    ├── TrackingError           exit 13  a tracker that was demanded and cannot be had
     └── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
 
 Messages say what, where, what was got, what was expected, and what to do.
@@ -82,12 +81,6 @@ class ParityError(ModelError):
     """An exported model that answers otherwise than the network it came from."""
 
     exit_code = 12
-
-
-class TrackingError(EmotionYoloError):
-    """A tracker that was demanded and cannot be had."""
-
-    exit_code = 13
 
 
 class SettingsError(EmotionYoloError):

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from emotion_yolo.detections import Detections
 from emotion_yolo.detector import Detector
 from emotion_yolo.emotions import NAMES
 from emotion_yolo.errors import ImageError, SourceError, StorageError
 from emotion_yolo.gallery import draw_detections
-from emotion_yolo.localise import read_rgb
+from emotion_yolo.images import SUFFIXES, Image, read_rgb
 
-Image = NDArray[np.uint8]
-
-PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 CAMERA = "camera:"
 
@@ -48,7 +44,7 @@ def frames(sources: Sequence[str]) -> Iterator[Frame]:
                 raise SourceError(f"{source}: {number!r} is no camera's number; expected camera:0, camera:1 …")
             yield from _video(source, int(number))
         elif path.is_dir():
-            for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES):
+            for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES):
                 yield _picture(file)
         elif not path.exists():
             raise SourceError(f"{source}: no such file or folder; name pictures, folders, videos or camera:0")

@@ -1,8 +1,11 @@
-"""How long-running work tells a person how far it is."""
+"""How long-running work tells a person how far it is: a bar on a terminal, a line a quarter in a log.
+
+Stages run under DVC and in the background: their log stays short, and still shows that there is life.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -19,7 +22,7 @@ class Bar(Protocol):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> object: ...
+    ) -> bool | None: ...
 
 
 class Progress(Protocol):
@@ -29,32 +32,47 @@ class Progress(Protocol):
         """Return the bar of the task."""
 
 
-def terminal_progress(title: str, *, total: int | None, unit: str, initial: int = 0) -> Bar:
-    """Draw a bar on stderr, or nothing where stderr is no terminal."""
-    bar: Bar = tqdm(
-        desc=title, total=total, initial=initial, unit=unit, unit_scale=unit == "B", unit_divisor=1024, disable=None
-    )
+def show_progress(title: str, *, total: int | None, unit: str, initial: int = 0) -> Bar:
+    """Tell on stderr how far a task is; `unit` is "B" for bytes, or what is counted."""
+    if not sys.stderr.isatty():
+        return _Lines(title, total=total, unit=unit, initial=initial)
+    bar: Bar = tqdm(desc=title, total=total, initial=initial, unit=unit, unit_scale=unit == "B", unit_divisor=1024)
     return bar
 
 
 @contextmanager
-def counting(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function to be called with (done, total); where there is no terminal it prints a line a quarter.
+def counting(title: str, *, unit: str = "pictures") -> Iterator[Callable[[int, int], None]]:
+    """Yield a function to be called with (done, total), for work that knows its total only once it has begun."""
+    with ExitStack() as stack:
+        bar: Bar | None = None
+        before = 0
 
-    Stages run under DVC and in the background: a log stays short this way, and still shows that there is life.
-    """
-    if sys.stderr.isatty():
-        with tqdm(desc=title) as shown:
+        def show(done: int, total: int) -> None:
+            nonlocal bar, before
+            if bar is None:
+                bar = stack.enter_context(show_progress(title, total=total, unit=unit))
+            bar.update(done - before)
+            before = done
 
-            def show(done: int, total: int) -> None:
-                shown.total = total
-                shown.update(done - shown.n)
+        yield show
 
-            yield show
-        return
 
-    def say(done: int, total: int) -> None:
-        if done * 4 // total > (done - 1) * 4 // total:
-            print(f"{title}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+class _Lines:
+    """The bar of a log: a line whenever another quarter is done, none where the total is unknown."""
 
-    yield say
+    def __init__(self, title: str, *, total: int | None, unit: str, initial: int) -> None:
+        self._title, self._total, self._unit, self._done = title, total, unit, initial
+
+    def update(self, n: float | None = 1, /) -> None:
+        before, self._done = self._done, self._done + int(n or 0)
+        if self._total and self._done * 4 // self._total > before * 4 // self._total:
+            print(f"{self._title}: {self._text(self._done)} of {self._text(self._total)}", file=sys.stderr, flush=True)
+
+    def _text(self, count: int) -> str:
+        return f"{count / 2**20:,.1f} MiB" if self._unit == "B" else f"{count:,}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object, /) -> None:
+        return None

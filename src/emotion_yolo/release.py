@@ -10,7 +10,8 @@ from emotion_yolo.artefact import describe, read_spec, write_spec
 from emotion_yolo.detector import Detector
 from emotion_yolo.errors import ModelError
 from emotion_yolo.gallery import Tile, contact_sheet, draw_detections
-from emotion_yolo.localise import read_rgb
+from emotion_yolo.images import read_rgb
+from emotion_yolo.model_card import list_files
 
 _LIMIT = 15_000_000  # bytes; git keeps every release for ever
 _CARD = "MODEL_CARD.md"
@@ -24,7 +25,7 @@ def make_release(
 
     The OpenVINO files stay behind: they hold the same network as the ONNX file, which OpenVINO reads as well. So does
     the report's own contact sheet, of faces whose licence may forbid to publish them; `example.jpg` shows the model's
-    answers to `pictures` instead, which have to be free.
+    answers to `pictures` instead, which have to be free. The card lists what is there.
 
     Raises:
         ModelError: something of it is missing, the evaluation is of another export, or it is too large for git.
@@ -33,7 +34,8 @@ def make_release(
     sources = [weights, export / spec.files["onnx"].path, metrics, report / _CARD]
     if missing := [str(path) for path in (*sources, *pictures) if not path.is_file()]:
         raise ModelError(f"{', '.join(missing)}: missing; a release is made after `dvc repro` has run to its end")
-    if spec.version not in (report / _CARD).read_text("utf-8"):
+    card = (report / _CARD).read_text("utf-8")
+    if spec.version not in card:
         message = f"{report / _CARD} is not about version {spec.version}, which lies in {export}"
         raise ModelError(f"{message}; run `dvc repro evaluate` first")
     size = sum(path.stat().st_size for path in sources)
@@ -43,7 +45,10 @@ def make_release(
     out.mkdir(parents=True)
     for path in sources:
         shutil.copyfile(path, out / path.name)
-    write_spec(out, spec.model_copy(update={"files": {"onnx": describe(out / spec.files["onnx"].path)}}))
+    served = describe(out / spec.files["onnx"].path)
+    write_spec(out, spec.model_copy(update={"files": {"onnx": served}}))
+    released = list_files([served, describe(out / weights.name)])
+    (out / _CARD).write_text(card.replace(list_files(spec.files.values()), released), "utf-8")
     if pictures:
         write_example(Detector.load(out), pictures, out / _EXAMPLE)
     return sorted(out.iterdir())

@@ -46,7 +46,7 @@ def test_a_card_needs_neither_an_archive_nor_counts(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TEXT)
     card = load_card(tmp_path / "tiny.yaml")
     assert card.classes == ("Anger", "Sad")
-    assert (card.kaggle, card.archive_root, card.counts) == (None, None, None)
+    assert (card.kaggle, card.archive_bytes, card.counts) == (None, None, None)
 
 
 @pytest.mark.parametrize(

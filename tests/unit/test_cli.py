@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,10 @@ assert "Usage:" in result.stdout
 assert not {{"torch", "ultralytics", "dvc", "wandb"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tells_its_version() -> None:
+    assert call("--version") == f"emotion-yolo {version('emotion-yolo')}\n"
 
 
 def test_without_a_command_the_help_is_shown() -> None:

@@ -17,7 +17,6 @@ TREE = {
     "ImageError": ("DataError", 10),
     "ModelError": ("EmotionYoloError", 11),
     "ParityError": ("ModelError", 12),
-    "TrackingError": ("EmotionYoloError", 13),
     "SettingsError": ("EmotionYoloError", 14),
 }
 """Public API: scripts around the command line act on these names and exit codes."""

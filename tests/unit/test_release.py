@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 from emotion_yolo.artefact import read_spec
 from emotion_yolo.detector import Detector
 from emotion_yolo.errors import ModelError
+from emotion_yolo.model_card import list_files
 from emotion_yolo.release import make_release
 from tests.builders import exported_model, painted, save_picture
 
@@ -15,7 +17,8 @@ def parts(tmp_path: Path) -> dict[str, Any]:
     export = exported_model(tmp_path / "export")
     report = tmp_path / "report"
     report.mkdir()
-    (report / "MODEL_CARD.md").write_text(f"Version {read_spec(export).version}\n")
+    spec = read_spec(export)
+    (report / "MODEL_CARD.md").write_text(f"Version {spec.version}\nFiles: {list_files(spec.files.values())}.\n")
     (tmp_path / "metrics.json").write_text("{}")
     (tmp_path / "weights.pt").write_bytes(b"weights")
     return {
@@ -34,6 +37,14 @@ def test_a_release_serves_without_the_openvino_files(parts: dict[str, Any]) -> N
     answer = Detector.load(parts["out"], backend="openvino").predict(painted({(1, 1): 3}))
     assert [emotion.label for emotion in answer.emotions] == ["fear"]
     assert read_spec(parts["out"]).version == read_spec(parts["export"]).version
+
+
+def test_the_card_of_a_release_lists_the_files_that_are_there(parts: dict[str, Any]) -> None:
+    assert "`model.bin`" in (parts["report"] / "MODEL_CARD.md").read_text()
+    make_release(**parts)
+    card = (parts["out"] / "MODEL_CARD.md").read_text()
+    assert re.search(r"^Files: `model\.onnx` \([\d.]+ MiB\), `weights\.pt` \(0\.0 MiB\)\.$", card, re.MULTILINE)
+    assert all((parts["out"] / name).is_file() for name in re.findall(r"`(.+?)`", card))
 
 
 def test_a_release_replaces_the_one_before_whole(parts: dict[str, Any]) -> None:

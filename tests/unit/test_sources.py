@@ -11,7 +11,6 @@ import pytest
 from emotion_yolo.cards import DatasetCard, load_card
 from emotion_yolo.emotions import NAMES
 from emotion_yolo.errors import LayoutError, SourceError, StorageError
-from emotion_yolo.progress import terminal_progress
 from emotion_yolo.sources import landing, layouts
 from emotion_yolo.sources.storage import format_bytes, free_bytes, require_free, storage_errors
 from tests.pull_builders import AFFECTNET_NAMES, REPOSITORY, files_of, write_crops, write_scenes
@@ -177,11 +176,6 @@ class TestStorage:
     )
     def test_writes_sizes_for_people(self, size: int, text: str) -> None:
         assert format_bytes(size) == text
-
-    def test_draws_no_bar_where_there_is_no_terminal(self, capfd: pytest.CaptureFixture[str]) -> None:
-        with terminal_progress("Downloading", total=10, unit="B") as bar:
-            bar.update(10)
-        assert capfd.readouterr() == ("", "")
 
 
 class Boom(BaseException):

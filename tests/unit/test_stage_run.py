@@ -43,7 +43,16 @@ def test_another_failure_of_the_system_keeps_its_traceback() -> None:
         run_stage(stage)
 
 
-def test_sigterm_lets_a_stage_clean_up_and_says_how_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({}, "the next `dvc repro` runs this stage anew"),
+        ({"interrupted": "the next one goes on after the last epoch"}, "the next one goes on after the last epoch"),
+    ],
+)
+def test_sigterm_lets_a_stage_clean_up_and_says_how_it_goes_on(
+    capsys: pytest.CaptureFixture[str], told: dict[str, str], said: str
+) -> None:
     cleaned = []
 
     def stage() -> None:
@@ -53,6 +62,6 @@ def test_sigterm_lets_a_stage_clean_up_and_says_how_it_goes_on(capsys: pytest.Ca
             cleaned.append(True)
 
     with pytest.raises(SystemExit) as exit_:
-        run_stage(stage)
+        run_stage(stage, **told)
     assert (exit_.value.code, cleaned) == (130, [True])
-    assert "goes on from the last finished epoch" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"interrupted; {said}\n"

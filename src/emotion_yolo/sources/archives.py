@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from emotion_yolo.errors import ArchiveError
-from emotion_yolo.progress import Progress, terminal_progress
+from emotion_yolo.progress import Progress, show_progress
 from emotion_yolo.sources.storage import storage_errors
 
 MAX_ENTRIES = 2_000_000
@@ -60,7 +60,7 @@ def inspect(archive: Path) -> Contents:
     return Contents(tuple(entries), unpacked)
 
 
-def unpack(archive: Path, contents: Contents, folder: Path, *, progress: Progress = terminal_progress) -> None:
+def unpack(archive: Path, contents: Contents, folder: Path, *, progress: Progress = show_progress) -> None:
     """Unpack the inspected entries into `folder`, which is made.
 
     Raises:

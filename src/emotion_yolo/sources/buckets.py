@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
 from emotion_yolo.errors import ArchiveError, SourceError
-from emotion_yolo.progress import Progress, terminal_progress
+from emotion_yolo.progress import Progress, show_progress
 from emotion_yolo.sources.archives import safe_relative
 from emotion_yolo.sources.downloads import CHUNK_BYTES, PartialFile
 from emotion_yolo.sources.storage import FreeSpace, free_bytes, require_free, storage_errors
@@ -27,7 +27,7 @@ _CONFIG = Config(
 )
 
 
-def fetch_s3(uri: str, folder: Path, *, progress: Progress = terminal_progress, free: FreeSpace = free_bytes) -> Path:
+def fetch_s3(uri: str, folder: Path, *, progress: Progress = show_progress, free: FreeSpace = free_bytes) -> Path:
     """Download `s3://bucket/key.zip` to a file, or everything below `s3://bucket/prefix` to a folder; return which.
 
     Goes on where an earlier try stopped, if the objects are still the same.

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import requests
 
 from emotion_yolo.errors import SourceError
-from emotion_yolo.progress import Progress, terminal_progress
+from emotion_yolo.progress import Progress, show_progress
 from emotion_yolo.sources.storage import FreeSpace, free_bytes, require_free, storage_errors
 
 CHUNK_BYTES = 1 << 18
@@ -66,7 +66,7 @@ class PartialFile:
         return self.path.with_name(self.path.name + ".json")
 
 
-def fetch_url(url: str, folder: Path, *, progress: Progress = terminal_progress, free: FreeSpace = free_bytes) -> Path:
+def fetch_url(url: str, folder: Path, *, progress: Progress = show_progress, free: FreeSpace = free_bytes) -> Path:
     """Download `url` into `folder`, going on where an earlier try stopped if the original is still the same.
 
     Raises:

@@ -12,11 +12,11 @@ from emotion_yolo import emotions
 from emotion_yolo.cards import SPLITS, DatasetCard
 from emotion_yolo.emotions import Emotion
 from emotion_yolo.errors import LayoutError
+from emotion_yolo.images import SUFFIXES
 from emotion_yolo.labels import parse
 
 DATA_YAML = "data.yaml"
 IMAGES, LABELS = "images", "labels"
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 UNLABELLED = "unlabelled"
 """Counts pictures whose label file is missing, empty or unreadable; the checks of `prepare` name them."""
 
@@ -170,7 +170,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if Path(entry.name).suffix.lower() in PICTURE_SUFFIXES and entry.is_file():
+            if Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file():
                 yield folder / entry.name
 
 

@@ -12,7 +12,7 @@ from emotion_yolo import emotions
 from emotion_yolo.cards import SPLITS, DatasetCard, load_card
 from emotion_yolo.errors import LayoutError, SourceError
 from emotion_yolo.paths import CARDS, CROPS, DATA, DOWNLOADS, SAMPLE, SCENES
-from emotion_yolo.progress import Progress, terminal_progress
+from emotion_yolo.progress import Progress, show_progress
 from emotion_yolo.sources import layouts, pin
 from emotion_yolo.sources.fetching import SAMPLE_NAME, Fetched, Session, fetch
 from emotion_yolo.sources.landing import exclusive, replacing, staging
@@ -74,7 +74,7 @@ def pull(
     scenes: str | None = None,
     card: str | None = None,
     force: bool = False,
-    progress: Progress = terminal_progress,
+    progress: Progress = show_progress,
     free: FreeSpace = free_bytes,
 ) -> PullReport:
     """Replace `data/` by the crops of `source` and pin them; on any failure the old data and pin stay.

@@ -11,8 +11,11 @@ from emotion_yolo.errors import EmotionYoloError, StorageError
 _INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
 
 
-def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage as a process: an error of ours is a message and an exit code, SIGTERM is taken like Ctrl-C."""
+def run_stage(main: Callable[[], None], *, interrupted: str = "the next `dvc repro` runs this stage anew") -> None:
+    """Run a stage as a process: an error of ours is a message and an exit code, SIGTERM is taken like Ctrl-C.
+
+    `interrupted` says what becomes of a stage that was cut off.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         main()
@@ -25,7 +28,7 @@ def run_stage(main: Callable[[], None]) -> None:
         print(f"error: {error.filename}: {error.strerror}; free space or grant access, then repeat", file=sys.stderr)
         raise SystemExit(StorageError.exit_code) from error
     except KeyboardInterrupt as error:
-        print("interrupted; the next `dvc repro` goes on from the last finished epoch", file=sys.stderr)
+        print(f"interrupted; {interrupted}", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from error
 
 
