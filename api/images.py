@@ -54,7 +54,12 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _MAX_SCANS = 100  # encoders write about ten
 
-_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+# OpenCV's names for these say grey: with IMREAD_COLOR_RGB they are reductions in RGB, at once and without a copy.
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 
 # What makes a picture also a document that other programs would run or unpack.
 _HEAD_MARKS = (b"%PDF-", b"<?php", b"<script", b"<html", b"<svg", b"<!doctype")
@@ -170,11 +175,11 @@ def _decode(image: ImageFile, data: bytes, kind: str, fit: int | None) -> Pictur
 def _decode_jpeg(image: ImageFile, data: bytes, factor: int) -> Picture:
     """Decode with OpenCV: 1.1 ms against Pillow's 1.5 at 640×480, 52 against 87 at 12 MP, the same when reduced."""
     reduction = max((r for r in _REDUCED if r <= factor), default=1)
-    flags = _REDUCED.get(reduction, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if bgr is None:
+    flags = _REDUCED.get(reduction, 0) | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    rgb = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if rgb is None:
         raise _undecodable("JPEG")
-    pixels: Pixels = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr).astype(np.uint8, copy=False)
+    pixels: Pixels = rgb.astype(np.uint8, copy=False)
     size = image.size
     orientation = _orientation(image)
     if orientation in _UPRIGHT:

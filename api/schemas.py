@@ -206,7 +206,7 @@ class ModelCard(_Schema):
     intended_use: str
     """What the model is made for, and what it must not be used for."""
     input_px: Annotated[int, Field(ge=32)]
-    """Side of the network's square input, px."""
+    """Long side of the network's input, px."""
     backend: Literal["openvino", "onnx"]
     """What runs the network."""
     conf: Share

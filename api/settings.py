@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8000, description="Port to listen on; 0 picks a free one."
     )
-    threads: Annotated[int, Field(ge=0, le=256)] = Field(default=0, description="Cores of one inference; 0 = all.")
+    threads: Annotated[int, Field(ge=0, le=256)] = Field(
+        default=0, description="Cores of one inference; 0 = all, fewer let several inferences run at once."
+    )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="Pictures worked on at once.")
     queue: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=32, description="Pictures that may wait; more get a 503."

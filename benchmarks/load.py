@@ -3,6 +3,8 @@
 python -m benchmarks.load overload --seconds 180    four times as many clients as saturate it
 python -m benchmarks.load soak --count 20000        does its memory grow?
 python -m benchmarks.load kill --rounds 5           kill -9 under load and start again
+
+Each takes --photo, and ends with 1 where something is not as it should be.
 """
 
 import argparse
@@ -11,13 +13,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from api.settings import Settings
 from benchmarks.client import Connection, Service, faces_of, free_port, our_service, percentile, serve
 
-SATURATING = 34  # workers + queue of the default settings: one more gets a 503
+SATURATING = Settings.model_fields["workers"].default + Settings.model_fields["queue"].default
+PHOTO = Path("datasets/sample/scenes/images/scene_003.jpg")
+MAX_GROWTH = 0.05
 
 
-async def overload(port: int, data: bytes, clients: int, seconds: float) -> None:
-    """Ask from many connections at once and look at each answer."""
+async def overload(port: int, data: bytes, clients: int, seconds: float) -> bool:
+    """Ask from many connections at once and look at each answer; tell whether all was as it should be."""
     latencies: list[float] = []
     refusals: list[float] = []
     decisions: list[float] = []
@@ -52,10 +57,11 @@ async def overload(port: int, data: bytes, clients: int, seconds: float) -> None
     print(f"accepted: p50 {percentile(latencies, 0.5):.0f} ms, p99 {percentile(latencies, 0.99):.0f} ms")
     print(f"refused:  p50 {percentile(refusals, 0.5):.1f} ms, p99 {percentile(refusals, 0.99):.1f} ms at the client,")
     print(f"          p50 {percentile(decisions, 0.5):.1f} ms, p99 {percentile(decisions, 0.99):.1f} ms in the server")
+    return set(outcomes) <= {"right", "503, retry-after set"}
 
 
-async def soak(service: Service, data: bytes, count: int) -> None:
-    """Ask `count` times from four connections; print the memory at each tenth."""
+async def soak(service: Service, data: bytes, count: int) -> bool:
+    """Ask `count` times from four connections; print the memory at each tenth, and tell whether it stayed."""
     done = 0
 
     async def ask() -> None:
@@ -65,7 +71,7 @@ async def soak(service: Service, data: bytes, count: int) -> None:
             done += 1
             status, _, _ = await connection.post("/v1/detect", data)
             assert status == 200, status
-            if done % (count // 10) == 0:
+            if done % max(count // 10, 1) == 0:
                 print(f"{done:>7} requests, RSS {service.rss_mb():.1f} MB", flush=True)
         connection.close()
 
@@ -77,6 +83,7 @@ async def soak(service: Service, data: bytes, count: int) -> None:
     print(
         f"RSS after warm-up {before:.1f} MB, after {count} requests {after:.1f} MB: {100 * (after / before - 1):+.1f} %"
     )
+    return after < before * (1 + MAX_GROWTH)
 
 
 def kill(model: Path, data: bytes, rounds: int) -> None:
@@ -115,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("overload", "soak", "kill"))
     parser.add_argument("--model", type=Path, default=Path("models/release"))
-    parser.add_argument("--photo", type=Path, required=True)
+    parser.add_argument("--photo", type=Path, default=PHOTO)
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -126,12 +133,13 @@ def main() -> None:
         return
     with our_service(options.model) as service:
         if options.what == "overload":
-            asyncio.run(overload(service.port, data, 4 * SATURATING, options.seconds))
+            well = asyncio.run(overload(service.port, data, 4 * SATURATING, options.seconds))
         else:
-            asyncio.run(soak(service, data, options.count))
+            well = asyncio.run(soak(service, data, options.count))
         print(
             f"RSS {service.rss_mb():.0f} MB, peak {service.rss_mb('VmHWM'):.0f} MB; alive: {service.get('/healthz')[0]}"
         )
+    raise SystemExit(not well)
 
 
 if __name__ == "__main__":

@@ -113,8 +113,11 @@ def test_refuses_other_content_types(client: TestClient, photo: bytes) -> None:
         assert (answer.status_code, code_of(answer)) == (415, "unsupported_content_type")
 
 
-def test_the_same_picture_gets_the_same_answer_from_1_and_from_16_threads(serve: Serve, photo: bytes) -> None:
-    client = serve(workers=4)
+@pytest.mark.parametrize("cores", [0, 1])
+def test_the_same_picture_gets_the_same_answer_from_1_and_from_16_threads(
+    serve: Serve, photo: bytes, cores: int
+) -> None:
+    client = serve(workers=4, threads=cores)
 
     def ask(_: int) -> list:
         return client.post("/v1/detect", files={"file": photo}).json()["detections"]

@@ -101,6 +101,37 @@ def test_can_be_killed_and_started_again(start: Start, photo: bytes) -> None:
     assert httpx.post(f"{second.url}/v1/detect", files={"file": photo}).status_code == 200
 
 
+def test_is_killed_under_load_and_answers_as_before_after_a_new_start(start: Start, photo: bytes) -> None:
+    first = start().wait_ready()
+    port, url = first.port, first.url
+    answers: list[list] = []
+    broken: list[str] = []
+
+    def ask() -> None:
+        with httpx.Client(timeout=20) as client:
+            while True:
+                try:
+                    answer = client.post(f"{url}/v1/detect", files={"file": photo})
+                except httpx.TransportError as error:
+                    broken.append(type(error).__name__)
+                    return
+                assert answer.status_code == 200
+                answers.append(answer.json()["detections"])
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(answers) >= 16)
+    first.popen.kill()
+    for thread in threads:
+        thread.join(20)
+    assert first.end() == -signal.SIGKILL
+    assert len(broken) == len(threads)  # none hangs, and none got half an answer
+    second = start(EMOTION_PORT=str(port)).wait_ready()
+    after = httpx.post(f"{second.url}/v1/detect", files={"file": photo}).json()["detections"]
+    assert all(answer == after for answer in answers)
+
+
 def test_exits_with_the_code_of_what_is_wrong(start: Start, tmp_path: Path) -> None:
     absurd = start(EMOTION_WORKERS="0")
     assert absurd.end() == 14

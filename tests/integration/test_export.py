@@ -16,9 +16,9 @@ from ultralytics.utils import DEFAULT_CFG
 
 from emotion_yolo.artefact import ModelSpec, checked_file, read_spec, sha256_of
 from emotion_yolo.calibration import probabilities
-from emotion_yolo.detector import Detector
+from emotion_yolo.detector import Detector, as_planes
 from emotion_yolo.emotions import FACE_ID, NAMES
-from emotion_yolo.localise import read_rgb
+from emotion_yolo.images import read_rgb
 from emotion_yolo.metrics import assign
 from emotion_yolo.params import load_params
 from emotion_yolo.paths import EXPORT, EXPORT_REPORT, PREPARED, TRAINED, WEIGHTS_NAME
@@ -140,7 +140,7 @@ def test_both_exports_answer_as_pytorch_does_and_the_report_says_how_nearly(expo
     for backend in ("onnx", "openvino"):
         detector = Detector.load(exported / EXPORT, backend=backend)
         tensor, _ = detector.preprocess(picture(0))
-        difference = np.abs(forward(tensor)[0, 4:] - detector.infer(tensor)[0, 4:]).max()
+        difference = np.abs(forward(as_planes(tensor))[0, 4:] - detector.infer(tensor)[0, 4:]).max()
         assert difference <= report["parity"][backend]["score"] + 1e-6 <= 0.01
         assert report["parity"][backend]["box_px"] < 1
 

@@ -12,9 +12,9 @@ from ultralytics import YOLO
 from emotion_yolo.artefact import checked_file, read_spec
 from emotion_yolo.boxes import iou_matrix
 from emotion_yolo.detections import Detections
-from emotion_yolo.detector import Backend, Detector, Image
+from emotion_yolo.detector import Backend, Detector, Image, as_planes
 from emotion_yolo.emotions import NAMES
-from emotion_yolo.localise import read_rgb
+from emotion_yolo.images import read_rgb
 from emotion_yolo.yolo import torch_forward
 
 RELEASE = Path(__file__).parents[2] / "models" / "release"
@@ -69,7 +69,7 @@ def test_the_weights_answer_as_the_export_does(detector: Detector) -> None:
 
 def test_the_network_of_the_weights_is_that_of_the_export(detector: Detector) -> None:
     tensor, _ = detector.preprocess(astronaut())
-    expected, got = torch_forward(RELEASE / "weights.pt")(tensor)[0], detector.infer(tensor)[0]
+    expected, got = torch_forward(RELEASE / "weights.pt")(as_planes(tensor))[0], detector.infer(tensor)[0]
     np.testing.assert_allclose(got[4:], expected[4:], atol=0.01)
     seen = expected[4:].sum(axis=0) >= 0.1  # elsewhere boxes mean nothing
     assert seen.any()

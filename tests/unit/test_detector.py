@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emotion_yolo.artefact import describe, read_spec, write_spec
-from emotion_yolo.detector import Detector, Letterbox, decode, letterbox
+from emotion_yolo.detector import Detector, Letterbox, as_planes, canvases, decode, letterbox
 from emotion_yolo.emotions import Emotion
 from emotion_yolo.errors import ModelError
 from tests.builders import CELL, COLOURS, GREY, exported_model, painted
@@ -35,38 +35,71 @@ def score(emotion: Emotion, value: float) -> list[float]:
 
 def test_a_wide_picture_is_scaled_to_fit_and_centred_on_grey() -> None:
     image = np.full((50, 100, 3), (255, 0, 51), np.uint8)
-    tensor, box = letterbox(image, imgsz=64)
-    assert tensor.shape == (1, 3, 64, 64)
-    assert tensor.dtype == np.float32
+    tensor, box = letterbox(image, [(64, 64)])
+    assert tensor.shape == (1, 64, 64, 3)
+    assert tensor.dtype == np.uint8
     assert box == Letterbox((100, 50), scale=0.64, left=0, top=16)
-    assert tensor[0, :, 32, 32] == pytest.approx([1.0, 0.0, 0.2])
-    assert tensor[0, :, 15, 32] == pytest.approx([114 / 255] * 3)
-    assert tensor[0, :, 48, 32] == pytest.approx([114 / 255] * 3)
+    assert tensor[0, 32, 32].tolist() == [255, 0, 51]
+    assert tensor[0, 15, 32].tolist() == tensor[0, 48, 32].tolist() == [114] * 3
 
 
 def test_a_tall_picture_has_its_border_left_and_right() -> None:
-    _, box = letterbox(np.zeros((100, 50, 3), np.uint8), imgsz=64)
+    _, box = letterbox(np.zeros((100, 50, 3), np.uint8), [(64, 64)])
     assert (box.left, box.top) == (16, 0)
+
+
+def test_canvases_are_a_square_and_4_to_3_lying_and_upright_in_whole_strides() -> None:
+    assert canvases(640) == ((640, 640), (640, 480), (480, 640))
+    assert canvases(416) == ((416, 416), (416, 320), (320, 416))
+    assert canvases(96) == ((96, 96),)
+
+
+@pytest.mark.parametrize(
+    ("image_wh", "canvas_wh"),
+    [
+        ((640, 480), (416, 320)),
+        ((1920, 1080), (416, 320)),
+        ((5000, 50), (416, 320)),
+        ((480, 640), (320, 416)),
+        ((500, 500), (416, 416)),
+        ((640, 500), (416, 416)),
+        ((80, 90), (416, 320)),
+    ],
+)
+def test_a_picture_lies_on_the_smallest_canvas_that_holds_it(
+    image_wh: tuple[int, int], canvas_wh: tuple[int, int]
+) -> None:
+    tensor, box = letterbox(np.zeros((image_wh[1], image_wh[0], 3), np.uint8), canvases(416), max_upscale=1.2)
+    assert (tensor.shape[2], tensor.shape[1]) == canvas_wh
+    assert box.image_wh == image_wh
+    bright = np.flatnonzero((tensor[0] == 0).all(axis=2).any(axis=1))
+    assert abs((bright[0] + bright[-1] + 1) / 2 - canvas_wh[1] / 2) <= 1
+
+
+def test_a_small_picture_is_enlarged_no_more_than_allowed() -> None:
+    _, box = letterbox(np.zeros((50, 100, 3), np.uint8), [(416, 416)], max_upscale=1.2)
+    assert box == Letterbox((100, 50), scale=1.2, left=148, top=178)
 
 
 def test_a_picture_of_the_inputs_size_is_not_touched() -> None:
     image = painted(FACES)
-    tensor, box = letterbox(image, imgsz=96)
-    assert (tensor[0].transpose(1, 2, 0) * 255).round().astype(np.uint8).tolist() == image.tolist()
+    tensor, box = letterbox(image, [(96, 96)])
+    assert tensor[0].tolist() == image.tolist()
     assert box == WHOLE
 
 
 def test_a_line_of_one_pixel_keeps_a_pixel() -> None:
-    tensor, box = letterbox(np.zeros((1, 1000, 3), np.uint8), imgsz=32)
-    assert (tensor[0, 0] == 0).sum() == 32
+    tensor, box = letterbox(np.zeros((1, 1000, 3), np.uint8), [(32, 32)])
+    assert (tensor[0, ..., 0] == 0).sum() == 32
     assert box.top == 15
 
 
-def test_shrinking_keeps_thin_lines_as_grey() -> None:
+@pytest.mark.parametrize("side", [32, 300, 352, 500])
+def test_shrinking_keeps_thin_lines_as_grey(side: int) -> None:
     image = np.zeros((640, 640, 3), np.uint8)
     image[::20] = 255
-    tensor, _ = letterbox(image, imgsz=32)
-    assert tensor.mean() == pytest.approx(0.05, abs=0.005)
+    tensor, _ = letterbox(image, [(side, side)])
+    assert tensor.mean() / 255 == pytest.approx(0.05, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +113,13 @@ def test_shrinking_keeps_thin_lines_as_grey() -> None:
 )
 def test_what_is_no_rgb_picture_is_refused(image: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match=r"expected \[H, W, 3\] uint8 RGB"):
-        letterbox(image, imgsz=32)
+        letterbox(image, [(32, 32)])
+
+
+def test_as_planes_is_what_the_network_itself_takes() -> None:
+    tensor = as_planes(np.full((1, 32, 64, 3), (255, 0, 51), np.uint8))
+    assert (tensor.shape, tensor.dtype) == ((1, 3, 32, 64), np.float32)
+    assert tensor[0, :, 5, 7] == pytest.approx([1.0, 0.0, 0.2])
 
 
 # Decoding
@@ -189,7 +228,7 @@ def test_the_input_side_can_be_chosen(model: Path, backend: Literal["openvino", 
     image = np.full((128, 128, 3), GREY, np.uint8)
     image[96:, 96:] = COLOURS[Emotion.FEAR]
     detector = Detector.load(model, backend=backend, imgsz=256)
-    assert detector.preprocess(image)[0].shape == (1, 3, 256, 256)
+    assert detector.preprocess(image)[0].shape == (1, 256, 256, 3)
     found = detector.predict(image)
     assert sorted(found.xyxy[:, :2].tolist()) == [[96, 96], [96, 112], [112, 96], [112, 112]]  # four cells now
     assert found.emotions == [Emotion.FEAR] * 4
@@ -224,8 +263,29 @@ def test_overlap_of_the_artefact_is_the_default(tmp_path: Path) -> None:
     assert len(detector.predict(image, iou=0.5)) == 2
 
 
-def test_many_threads_get_the_answers_of_one(model: Path) -> None:
-    detector = Detector.load(model)
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+@pytest.mark.parametrize("image_wh", [(128, 128), (128, 96), (96, 128), (256, 192)])
+def test_faces_are_found_on_every_canvas(
+    model: Path, backend: Literal["openvino", "onnx"], image_wh: tuple[int, int]
+) -> None:
+    width, height = image_wh
+    factor = max(image_wh) // 128
+    small = painted({(1, 0): Emotion.FEAR}, width=width // factor, height=height // factor)
+    image = np.kron(small, np.ones((factor, factor, 1), np.uint8))
+    found = Detector.load(model, backend=backend, imgsz=128, threads=1).predict(image)
+    assert found.emotions == [Emotion.FEAR]
+    assert (found.image_wh, found.xyxy[0].tolist()) == (image_wh, [32 * factor, 0, 64 * factor, 32 * factor])
+
+
+def test_square_leaves_the_square_canvas_only(model: Path) -> None:
+    detector = Detector.load(model, imgsz=128, square=True)
+    assert detector.canvases == ((128, 128),)
+    assert detector.preprocess(np.zeros((50, 100, 3), np.uint8))[0].shape == (1, 128, 128, 3)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_many_threads_get_the_answers_of_one(model: Path, threads: int) -> None:
+    detector = Detector.load(model, threads=threads)
     images = [painted({(i % 3, i // 3 % 3): i % 8}) for i in range(36)]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(detector.predict, images))

@@ -10,7 +10,7 @@ import openvino as ov
 
 from emotion_yolo.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
 from emotion_yolo.calibration import expected_calibration_error, fit_temperature, probabilities
-from emotion_yolo.detector import Backend, Detector, Tensor
+from emotion_yolo.detector import Backend, Detector, Tensor, as_planes
 from emotion_yolo.emotions import NAMES
 from emotion_yolo.errors import ModelError, ParityError
 from emotion_yolo.lineage import collect
@@ -90,7 +90,7 @@ def check_parity(
         scores, boxes = 0.0, 0.0
         for _, image in decoded(samples):
             tensor, _ = detector.preprocess(image)
-            expected, got = reference(tensor)[0], detector.infer(tensor)[0]
+            expected, got = reference(as_planes(tensor))[0], detector.infer(tensor)[0]
             scores = max(scores, float(np.abs(expected[4:] - got[4:]).max()))
             seen = expected[4:].sum(axis=0) >= 0.1
             if seen.any():
