@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup repro test check format experiments serve bench-service bench-training test-image release lock clean
+.PHONY: help setup repro test check format experiments serve bench-service bench-training bench-precision ablation test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ format: setup  ## format and sort imports
 
 experiments: setup  ## print the table of experiments: a few metrics, the params that differ, the best first
 	@dvc exp show --only-changed --sort-by reports/metrics.json:map50 --sort-order desc --no-pager \
-	  --drop 'Created|State|Executor|reports/train/.*|(src|configs|models|datasets|data)(/.*)?|step|face_found|emotion_macro_recall|face_(precision|recall)_.*|frame_boxes|lr_.*|.*_loss|ap50_.*|n_.*|.*_(ffhq|other|served|gap)|.*:(map50_95|precision|recall)|face_ap50_.*'
+	  --drop 'Created|State|Executor|reports/train/.*|(src|configs|models|datasets|data)(/.*)?|step|face_found|emotion_macro_recall|face_(precision|recall)_.*|frame_boxes.*|top1_.*|flip_.*|lr_.*|.*_loss|ap50_.*|n_.*|.*_(ffhq|other|served|gap)|.*:(map50_95|precision|recall)|face_ap50_.*'
 
 serve: setup  ## serve models/release, or the folder in EMOTION_MODEL
 	@python -m api
@@ -52,6 +52,12 @@ bench-service: setup  ## measure the service beside a naive one (PHOTO=some.jpg)
 
 bench-training: setup  ## measure an epoch beside one of bare Ultralytics, on the prepared set
 	@python -m benchmarks.training
+
+bench-precision: setup  ## measure fp32, bf16 and INT8 at several input sizes, on the prepared set (MODEL=models/release)
+	@python -m benchmarks.precision --model $(or $(MODEL),models/release)
+
+ablation: setup  ## measure what each ingredient of the recipe is worth, on valid; goes on where it stopped (PLAN=some.yaml)
+	@python -m benchmarks.ablation $(or $(PLAN),configs/ablations/ingredients.yaml)
 
 test-image: setup  ## run the service from the Dockerfile's own steps in an empty environment (minutes)
 	@pytest -o addopts="" --import-mode=importlib dockerfiles/test_image.py

@@ -4,7 +4,7 @@ Both sets of figures are functions of weights, how often each picture counts: on
 resamples their intervals, and the weights of one source's pictures its slice. Matching is done once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,16 @@ from emotion_yolo.metrics import (
     Ranking,
     assign,
     best_point,
+    bootstrap,
     emotion_rankings,
     frame_boxes,
     mean_over_classes,
     rank_faces,
 )
 from emotion_yolo.prepared import SOURCES, Sample
+
+Figures = Callable[[Array], dict[str, float]]
+"""[pictures] weights to figures."""
 
 HEIGHTS: dict[str, tuple[float, float]] = {
     "": (0, np.inf),
@@ -36,6 +40,9 @@ HEIGHTS: dict[str, tuple[float, float]] = {
     "_64_128px": (64, 128),
 }
 """Suffix of `face_ap50` to heights (from, below) in px; see `metrics.HEIGHT_SIDE`."""
+
+AT_EVERY_SIZE = ("face_ap50_32px", "face_ap50_128px", "frame_boxes")
+"""Figures of scenes that are given for further input sides too, under their name and the side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +100,27 @@ def match_faces(outcomes: Sequence[Outcome]) -> Faces:
     )
 
 
+def answer_figures(faces: Faces, weights: Array) -> dict[str, float]:
+    """Return the figures at the served thresholds, nan where there is nothing to measure; `weights` is [pictures]."""
+    named = faces.cls != FACE_ID
+    weight = weights[faces.picture] * named
+    found = weight * faces.found
+    right = weight * (faces.predicted == faces.cls)
+    of_class = [
+        _ratio(float(right[faces.cls == c].sum()), float(found[faces.cls == c].sum())) for c in range(len(NAMES))
+    ]
+    # An answer about a face of unknown expression is neither right nor wrong.
+    unknown = float((weights[faces.picture] * faces.found * ~named).sum())
+    return {
+        "precision_served": _ratio(float(right.sum()), float(weights @ faces.answers) - unknown),
+        "recall_served": _ratio(float(right.sum()), float(weight.sum())),
+        "face_found": _ratio(float(found.sum()), float(weight.sum())),
+        "emotion_top1": _ratio(float(right.sum()), float(found.sum())),
+        "emotion_macro_recall": mean_over_classes(np.asarray(of_class)),
+        "ece": expected_calibration_error(faces.probabilities, faces.cls, weights=found),
+    }
+
+
 class CropFigures:
     """The figures of the test crops: average precision of the eight emotions, and the emotions of the faces found."""
 
@@ -111,11 +139,11 @@ class CropFigures:
             "precision": precision,
             "recall": recall,
             **{f"ap50_{name}": float(ap) for name, ap in zip(NAMES, precisions[:, 0], strict=True)},
-            **self._of_answers(weights),
+            **answer_figures(self.faces, weights),
         }
         for source in SOURCES:
             part = weights * (self._sources == source)
-            answers = self._of_answers(part)
+            answers = answer_figures(self.faces, part)
             figures[f"top1_{source}"] = answers["emotion_top1"]
             figures[f"macro_recall_{source}"] = answers["emotion_macro_recall"]
             figures[f"map50_{source}"] = mean_over_classes(
@@ -128,27 +156,6 @@ class CropFigures:
         """Return how many pictures the figures rest on."""
         by_source = {f"n_{source}": int((self._sources == source).sum()) for source in SOURCES}
         return {"n_crops": len(self._sources), **by_source}
-
-    def _of_answers(self, weights: Array) -> dict[str, float]:
-        """Return the figures at the served thresholds."""
-        faces = self.faces
-        named = faces.cls != FACE_ID
-        weight = weights[faces.picture] * named
-        found = weight * faces.found
-        right = weight * (faces.predicted == faces.cls)
-        of_class = [
-            _ratio(float(right[faces.cls == c].sum()), float(found[faces.cls == c].sum())) for c in range(len(NAMES))
-        ]
-        # An answer about a face of unknown expression is neither right nor wrong.
-        unknown = float((weights[faces.picture] * faces.found * ~named).sum())
-        return {
-            "precision_served": _ratio(float(right.sum()), float(weights @ faces.answers) - unknown),
-            "recall_served": _ratio(float(right.sum()), float(weight.sum())),
-            "face_found": _ratio(float(found.sum()), float(weight.sum())),
-            "emotion_top1": _ratio(float(right.sum()), float(found.sum())),
-            "emotion_macro_recall": mean_over_classes(np.asarray(of_class)),
-            "ece": expected_calibration_error(faces.probabilities, faces.cls, weights=found),
-        }
 
 
 class SceneFigures:
@@ -176,6 +183,73 @@ class SceneFigures:
         """Return how many pictures and faces the figures rest on."""
         faces = {f"n_faces{suffix}": int(ranking.truths.sum()) for suffix, ranking in self.rankings.items()}
         return {"n_scenes": len(self._framed), **faces}
+
+
+def at_size(figures: Figures, side: int) -> Figures:
+    """Return figures of scenes as those of another input side in px: the few of `AT_EVERY_SIZE`, named after it."""
+
+    def few(weights: Array) -> dict[str, float]:
+        every = figures(weights)
+        return {f"{name}_{side}": every[name] for name in AT_EVERY_SIZE}
+
+    return few
+
+
+@dataclass(frozen=True)
+class Slice:
+    """How the pictures of a sample fare under one change of them.
+
+    `found` is the share of the `faces` that were found, `top1` that of those found that were named rightly, with its
+    95 % `interval` (nan where none was found), `right` that of all that were. `face_ap50_32px` is that of scenes, nan
+    where it was not measured.
+    """
+
+    change: str
+    faces: int
+    found: float
+    top1: float
+    interval: tuple[float, float]
+    right: float
+    face_ap50_32px: float
+
+
+def slice_of(change: str, faces: Faces, *, resamples: int, seed: int, scenes: Sequence[Outcome] = ()) -> Slice:
+    """Measure one change: the faces of the crops so changed, and the scenes so changed, if there are any."""
+    pictures = len(faces.answers)
+    figures = answer_figures(faces, np.ones(pictures))
+    intervals = bootstrap(
+        lambda weights: {"top1": answer_figures(faces, weights)["emotion_top1"]},
+        pictures,
+        resamples=resamples,
+        seed=seed,
+    )
+    ranking = rank_faces([(o.candidates, o.sample.labels) for o in scenes], heights=HEIGHTS["_32px"])
+    return Slice(
+        change,
+        len(faces.cls),
+        figures["face_found"],
+        figures["emotion_top1"],
+        intervals.get("top1", (float("nan"), float("nan"))),
+        figures["recall_served"],
+        float(ranking.average_precision()[0]),
+    )
+
+
+def flip_figures(faces: Faces, mirrored: Faces) -> dict[str, float]:
+    """Compare the answers to pictures with those to their mirror images, which should be the same.
+
+    `flip_changed` is the share of the faces found in both whose emotion differs, `flip_difference` the mean over them
+    of the largest difference of a probability, `flip_max_difference` the largest of all.
+    """
+    both = faces.found & mirrored.found
+    if not both.any():
+        return {}
+    difference = np.abs(faces.probabilities[both] - mirrored.probabilities[both]).max(axis=1)
+    return {
+        "flip_changed": float((faces.predicted[both] != mirrored.predicted[both]).mean()),
+        "flip_difference": float(difference.mean()),
+        "flip_max_difference": float(difference.max()),
+    }
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
+from emotion_yolo.boxes import xywhn_to_xyxy
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import Emotion
 
@@ -28,6 +29,10 @@ COLOURS: dict[Emotion, Colour] = {
 """RGB of each emotion's box; the label beside it carries the name, so that no answer rests on colour alone."""
 
 TRUTH_COLOUR: Colour = (255, 255, 255)
+
+_FOUND: Colour = (44, 190, 44)
+_NOT_FOUND: Colour = (255, 127, 14)
+_CHECK_SIDE = 192  # px
 
 _INK: Colour = (20, 20, 20)
 _PAPER: Colour = (255, 255, 255)
@@ -113,21 +118,67 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str, columns: int = 6, side: 
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         left, top = gap + column * cell_w, 40 + row * cell_h
-        picture = _fitted(tile.image, side)
+        picture = _scaled(tile.image, side)
         sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
         for number, text in enumerate(tile.caption):
             draw.text((left, top + side + number * line), _shortened(text, font, side), font=font, fill=_INK)
     return np.asarray(sheet)
 
 
+def stacked(sheets: Sequence[Image]) -> Image:
+    """Lay sheets one below the other, on paper as wide as the widest."""
+    width = max(sheet.shape[1] for sheet in sheets)
+    return np.concatenate(
+        [np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), constant_values=255) for sheet in sheets]
+    )
+
+
+def to_check(boxes: Sequence[tuple[str, float]], *, count: int = 48) -> list[int]:
+    """Choose the localised boxes that are worth a look, each given as (how, confidence); returns their indices.
+
+    Half of the places are for the least confident ones that were found, a sixth for those that were not, the rest for
+    an even pick of all others.
+    """
+    found = [index for index, (how, _) in enumerate(boxes) if how == "found"]
+    doubtful = sorted(found, key=lambda index: boxes[index][1])[: count // 2]
+    missed = _evenly([index for index, (how, _) in enumerate(boxes) if how != "found"], count // 6)
+    chosen = [*doubtful, *missed]
+    others = sorted(set(range(len(boxes))) - set(chosen))
+    return [*chosen, *_evenly(others, count - len(chosen))]
+
+
+def check_sheet(boxes: Sequence[tuple[Image, Sequence[float], str, float]]) -> Image:
+    """Show where localisation saw a face: (RGB crop [H, W, 3], xywhn box, how, confidence) each, in the given order.
+
+    A box that was found is green, any other orange; the caption says which, and how sure the detector was.
+    """
+    tiles = []
+    for image, xywhn, how, confidence in boxes:
+        large = fitted(image, side=_CHECK_SIDE)
+        xyxy = xywhn_to_xyxy(np.asarray([xywhn], np.float64), image_wh=(large.shape[1], large.shape[0]))[0]
+        drawn = draw_box(large, xyxy.tolist(), colour=_FOUND if how == "found" else _NOT_FOUND)
+        tiles.append(Tile(drawn, (f"{how} {confidence:.2f}" if how == "found" else how,)))
+    title = "Boxes of crops: the least confident found (green), not found (orange), then an even pick"
+    return contact_sheet(tiles, title=title, columns=8, side=_CHECK_SIDE)
+
+
+def _evenly(items: Sequence[int], count: int) -> list[int]:
+    if len(items) <= count:
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def fitted(image: Image, *, side: int) -> Image:
+    """Return an RGB picture scaled to a long side of `side` px, so that what is drawn on it is as large everywhere."""
+    return np.asarray(_scaled(image, side))
+
+
 def enlarged(image: Image, *, side: int) -> Image:
     """Return a small RGB picture scaled up to a long side of `side` px, so that a label fits; larger ones unchanged."""
-    if max(image.shape[:2]) >= side:
-        return image
-    return np.asarray(_fitted(image, side))
+    return image if max(image.shape[:2]) >= side else fitted(image, side=side)
 
 
-def _fitted(image: Image, side: int) -> PillowImage.Image:
+def _scaled(image: Image, side: int) -> PillowImage.Image:
     picture = PillowImage.fromarray(image)
     scale = side / max(picture.size)
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))

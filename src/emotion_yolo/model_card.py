@@ -3,20 +3,22 @@
 Sections after Mitchell et al., Model Cards for Model Reporting, arXiv:1810.03993.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import yaml
 
-from emotion_yolo.artefact import ModelSpec
+from emotion_yolo.artefact import File, ModelSpec
 from emotion_yolo.cards import load_card
 from emotion_yolo.emotions import NAMES
-from emotion_yolo.evaluation import HEIGHTS
+from emotion_yolo.evaluation import HEIGHTS, Slice
 from emotion_yolo.metrics import HEIGHT_SIDE
 from emotion_yolo.params import Evaluate
-from emotion_yolo.prepared import SOURCES
-from emotion_yolo.report import BACKGROUND, TITLES, Figures, Intervals, interval_text
+from emotion_yolo.prepared import SOURCES, Source
+from emotion_yolo.report import BACKGROUND, TITLES, Answer, Figures, Intervals, interval_text
+from emotion_yolo.robustness import FACE_HEIGHTS
 
 _SUMMARY = """Finds the faces in a picture and names the expression of each as one of eight, in one pass of one YOLO
 network. Written by the stage `evaluate` from its own measurements of the exported artefact; not edited by hand."""
@@ -69,6 +71,28 @@ _HEIGHT_NAMES = {
     "_64_128px": "64 to 128",
 }
 
+_HEIGHTS_TEXT = f"""Heights in px of the photograph, scaled down where its long side is above {HEIGHT_SIDE} px. Faces of
+other heights are ignored: neither missed nor wrongly found."""
+
+_SOURCE_NAMES: dict[Source, str] = {"ffhq": "Flickr-Faces-HQ (`ffhq_…`)", "other": "others"}
+
+_CHANGE_NAMES = {
+    "plain": "as they are",
+    "blur": "blurred, Gaussian of 2 px",
+    "jpeg10": "JPEG of quality 10",
+    "dark": "darkened to 0.3",
+    "grey": "without colour",
+    "roll_left": "turned left by 30°",
+    "roll_right": "turned right by 30°",
+    "mouth_covered": "lower third of the face covered",
+    "eyes_covered": "eyes covered",
+    "mirrored": "mirror image",
+    **{f"face_{height}px": f"face {height} px high in the input" for height in FACE_HEIGHTS},
+}
+
+_CHANGES_TEXT = """Boxes follow the change; those of turned faces are of the turned ellipse. Coverings are flat grey,
+that of the eyes from a quarter to half of the tight box's height. A face of a given height stands alone on grey."""
+
 
 @dataclass(frozen=True)
 class UsedSet:
@@ -91,8 +115,9 @@ class Evaluation:
     backend: str
     metrics: Figures
     intervals: Intervals
-    confusion: Sequence[tuple[str, str]]
+    confusion: Sequence[Answer]
     sets: Sequence[UsedSet]
+    slices: Sequence[Slice] = ()
 
 
 def used_sets(pin: Path, cards: Path) -> list[UsedSet]:
@@ -126,6 +151,11 @@ def model_card(evaluation: Evaluation) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def list_files(files: Iterable[File]) -> str:
+    """Return the names and sizes of an artefact's files in a line."""
+    return ", ".join(f"`{file.path}` ({file.bytes / 2**20:.1f} MiB)" for file in files)
+
+
 def _details(evaluation: Evaluation) -> str:
     spec = evaluation.spec
     rows = [
@@ -135,7 +165,7 @@ def _details(evaluation: Evaluation) -> str:
             f"RGB, scaled to fit a square of {spec.input.imgsz} px; any multiple of {spec.input.stride} px works",
         ),
         ("Answer", "per face: box, confidence that it is a face, probabilities of the eight expressions given a face"),
-        ("Files", ", ".join(f"`{file.path}` ({file.bytes / 2**20:.1f} MiB)" for file in spec.files.values())),
+        ("Files", list_files(spec.files.values())),
         ("Thresholds, chosen on valid", f"conf {spec.thresholds.conf:g}, iou {spec.thresholds.iou:g}"),
         ("Temperature, fitted on valid", f"{spec.calibration.temperature:.3f}"),
         ("Licence", f"{spec.licence}, as Ultralytics' YOLO, which it derives from; the data's terms below come on top"),
@@ -170,7 +200,9 @@ def _results(evaluation: Evaluation) -> str:
         _by_source(evaluation),
     ]
     if metrics.get("n_scenes"):
-        parts.append(_by_height(evaluation))
+        parts += [_by_height(evaluation), _by_size(evaluation)]
+    if evaluation.slices:
+        parts.append(_by_change(evaluation))
     ece = f"Expected calibration error of the faces found, 15 bins of top probability: {_figure(metrics, 'ece')}"
     parts.append(f"### Calibration\n\n{ece}. The curve is in `reliability.csv`.")
     return "\n\n".join(parts)
@@ -195,21 +227,31 @@ def _conditions(evaluation: Evaluation) -> str:
 def _by_class(evaluation: Evaluation) -> str:
     rows = []
     for name in NAMES:
-        answers = [predicted for actual, predicted in evaluation.confusion if actual == name]
-        found = [predicted for predicted in answers if predicted != BACKGROUND]
-        recall = f"{found.count(name) / len(found):.3f}" if found else "-"
-        wrong = sorted({p for p in found if p != name}, key=lambda p: (-found.count(p), p))
+        count, *scores = _scores(evaluation.confusion, name)
+        found = [said for actual, said, _ in evaluation.confusion if actual == name and said != BACKGROUND]
+        wrong = sorted({said for said in found if said != name}, key=lambda said: (-found.count(said), said))
         often = f"{wrong[0]} ({found.count(wrong[0]) / len(found):.0%})" if wrong else "-"
-        rows.append((name, len(answers), *_with_interval(evaluation, f"ap50_{name}"), recall, often))
-    header = ("", "n", "AP50", "95 %", "recall of the faces found", "most often taken for")
-    return f"### By expression\n\n{_table(header, rows)}"
+        rows.append((name, count, *_with_interval(evaluation, f"ap50_{name}"), *scores, often))
+    header = ("", "n", "AP50", "95 %", "precision", "recall", "F1", "most often taken for")
+    text = "Precision, recall and F1 are of the faces found, at the served threshold."
+    return f"### By expression\n\n{_table(header, rows)}\n\n{text}"
+
+
+def _scores(answers: Sequence[Answer], name: str) -> tuple[int, str, str, str]:
+    """Return the number of faces of an expression; precision, recall and F1 of those found, `-` where there is none."""
+    truth = [said for actual, said, _ in answers if actual == name]
+    claimed = [actual for actual, said, _ in answers if said == name and actual != BACKGROUND]
+    right, found = truth.count(name), len(truth) - truth.count(BACKGROUND)
+    parts = ((right, len(claimed)), (right, found), (2 * right, len(claimed) + found))
+    precision, recall, f1 = (f"{part / whole:.3f}" if whole else "-" for part, whole in parts)
+    return len(truth), precision, recall, f1
 
 
 def _by_source(evaluation: Evaluation) -> str:
     metrics = evaluation.metrics
     rows = [
         (
-            {"ffhq": "Flickr-Faces-HQ (`ffhq_…`)", "other": "others"}[source],
+            _SOURCE_NAMES[source],
             int(metrics[f"n_{source}"]),
             *_with_interval(evaluation, f"top1_{source}"),
             _figure(metrics, f"macro_recall_{source}"),
@@ -217,13 +259,65 @@ def _by_source(evaluation: Evaluation) -> str:
         )
         for source in SOURCES
     ]
-    gap = ""
+    parts = [
+        "### By source of the photograph",
+        _table(("", "n", "top-1", "95 %", "macro recall", "mAP50"), rows),
+    ]
     if "top1_gap" in metrics:
-        gap = f"\n\nThe top-1 of the two differs by {metrics['top1_gap']:+.3f}. "
-        gap += "Part of that is another mix of expressions; macro recall weighs them alike."
-    return (
-        f"### By source of the photograph\n\n{_table(('', 'n', 'top-1', '95 %', 'macro recall', 'mAP50'), rows)}{gap}"
-    )
+        gap = f"The top-1 of the two differs by {metrics['top1_gap']:+.3f}. "
+        parts.append(gap + "Part of that is another mix of expressions; macro recall weighs them alike.")
+    for source in SOURCES:
+        answers = [answer for answer in evaluation.confusion if answer[2] == source]
+        if answers:
+            parts += [f"{_SOURCE_NAMES[source]}, true expressions in rows, answers in columns:", _confusion(answers)]
+    return "\n\n".join(parts)
+
+
+def _confusion(answers: Sequence[Answer]) -> str:
+    rows = [
+        (name, *(sum(a[:2] == (name, said) for a in answers) for said in (*NAMES, BACKGROUND)), *_scores(answers, name))
+        for name in NAMES
+    ]
+    return _table(("", *NAMES, "not found", "n", "precision", "recall", "F1"), rows)
+
+
+def _by_size(evaluation: Evaluation) -> str:
+    served, metrics = evaluation.settings.scene_imgsz, evaluation.metrics
+    suffixes = {f"{served}, as served": "", **{f"{side}": f"_{side}" for side in evaluation.settings.scene_sizes}}
+    rows = [
+        (
+            title,
+            *_with_interval(evaluation, f"face_ap50_32px{suffix}"),
+            *_with_interval(evaluation, f"face_ap50_128px{suffix}"),
+            _figure(metrics, f"frame_boxes{suffix}"),
+        )
+        for title, suffix in suffixes.items()
+    ]
+    header = ("input, px", "AP50, faces ≥ 32 px", "95 %", "AP50, faces ≥ 128 px", "95 %", "best box is the picture")
+    return f"### Faces in scenes by size of the input\n\n{_table(header, rows)}\n\n{_HEIGHTS_TEXT}"
+
+
+def _by_change(evaluation: Evaluation) -> str:
+    metrics = evaluation.metrics
+    rows = [
+        (
+            _CHANGE_NAMES.get(s.change, s.change.replace("_", " ")),
+            f"{s.found:.3f}",
+            f"{s.top1:.3f}" if isfinite(s.top1) else "-",
+            interval_text("top1", {"top1": s.interval} if isfinite(s.top1) else {}) or "-",
+            f"{s.right:.3f}",
+            f"{s.face_ap50_32px:.3f}" if isfinite(s.face_ap50_32px) else "-",
+        )
+        for s in evaluation.slices
+    ]
+    header = ("", "faces found", "top-1 of these", "95 %", "right, of all", "scenes: AP50, faces ≥ 32 px")
+    count = f"{int(metrics['n_robustness']):,} of the test crops, evenly picked, and all test scenes."
+    text = f"{count} {_CHANGES_TEXT}"
+    if "flip_changed" in metrics:
+        text += f" In a mirror image {metrics['flip_changed']:.1%} of the faces found in both get another name; a "
+        text += f"probability differs by up to {metrics['flip_difference']:.3f} on average over the faces, by "
+        text += f"{metrics['flip_max_difference']:.3f} at most."
+    return f"### Changed pictures\n\n{_table(header, rows)}\n\n{text}"
 
 
 def _by_height(evaluation: Evaluation) -> str:
@@ -235,9 +329,8 @@ def _by_height(evaluation: Evaluation) -> str:
         )
         for suffix in HEIGHTS
     ]
-    text = f"Heights in px of the photograph, scaled down where its long side is above {HEIGHT_SIDE} px. "
-    text += "Faces of other heights are ignored: neither missed nor wrongly found."
-    return f"### Faces in scenes by height\n\n{_table(('height, px', 'faces', 'AP50', '95 %'), rows)}\n\n{text}"
+    header = ("height, px", "faces", "AP50", "95 %")
+    return f"### Faces in scenes by height\n\n{_table(header, rows)}\n\n{_HEIGHTS_TEXT}"
 
 
 def _with_interval(evaluation: Evaluation, name: str) -> tuple[str, str]:

@@ -6,20 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from emotion_yolo.calibration import reliability_curve
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import FACE_ID, NAMES
-from emotion_yolo.evaluation import Faces, Outcome
-from emotion_yolo.gallery import Image, Tile, draw_box, draw_detections, enlarged
-from emotion_yolo.localise import read_rgb
+from emotion_yolo.evaluation import Faces, Outcome, Slice
+from emotion_yolo.gallery import Image, Tile, draw_box, draw_detections, enlarged, fitted
+from emotion_yolo.images import read_rgb
 from emotion_yolo.metrics import HEIGHT_SIDE, Array, Ranking, truth_xyxy
-from emotion_yolo.prepared import CLASSES, Sample
+from emotion_yolo.prepared import CLASSES, Sample, Source
+
+T = TypeVar("T")
 
 Figures = Mapping[str, float]
 Intervals = Mapping[str, tuple[float, float]]
+Answer = tuple[str, str, Source]
+"""What a face is, what was answered, and whose photograph it is in."""
 
 BACKGROUND = "background"
 """In the confusion matrix: the answer to a face that was not found, the truth of an answer that is no face."""
@@ -43,6 +48,8 @@ TITLES: dict[str, str] = {
     "frame_boxes": "best box is the whole picture",
 }
 """The headline figures in the order they are read, and what they are called."""
+
+SLICE_COLUMNS = ("change", "faces", "found", "top1", "top1_low", "top1_high", "right", "face_ap50_32px")
 
 _OF_SCENES = ("face_ap50", "face_precision", "face_recall", "frame_boxes")
 _LEAST_MISSED_HEIGHT = 32  # px; a smaller face is no surprise to miss, and nothing to look at
@@ -98,17 +105,19 @@ def interval_text(name: str, intervals: Intervals | None) -> str:
     return f"{low:.3f}-{high:.3f}"
 
 
-def confusion_rows(outcomes: Sequence[Outcome], faces: Faces) -> list[tuple[str, str]]:
-    """Return (actual, predicted) for each named face, and for each answer that is no face."""
+def confusion_rows(outcomes: Sequence[Outcome], faces: Faces) -> list[Answer]:
+    """Return (actual, predicted, source) for each named face, and for each answer that is no face."""
     rows = [
-        (NAMES[cls], NAMES[predicted] if predicted >= 0 else BACKGROUND)
-        for cls, predicted in zip(faces.cls.tolist(), faces.predicted.tolist(), strict=True)
+        (NAMES[cls], NAMES[predicted] if predicted >= 0 else BACKGROUND, outcomes[picture].sample.source)
+        for cls, predicted, picture in zip(
+            faces.cls.tolist(), faces.predicted.tolist(), faces.picture.tolist(), strict=True
+        )
         if cls != FACE_ID
     ]
     for index, outcome in enumerate(outcomes):
         right = set(faces.finder[faces.picture == index].tolist()) if len(outcome.answers) else set()
         rows += [
-            (BACKGROUND, NAMES[emotion])
+            (BACKGROUND, NAMES[emotion], outcome.sample.source)
             for answer, emotion in enumerate(outcome.answers.emotion_ids.tolist())
             if answer not in right
         ]
@@ -127,6 +136,12 @@ def reliability_rows(faces: Faces) -> list[tuple[float, float, int]]:
     curve = reliability_curve(faces.probabilities[known], faces.cls[known])
     columns = (curve.probability.tolist(), curve.accuracy.tolist(), curve.weight.astype(int).tolist())
     return list(zip(*columns, strict=True))
+
+
+def slice_rows(slices: Sequence[Slice]) -> list[tuple[object, ...]]:
+    """Return a row a change of the pictures, in the order of `SLICE_COLUMNS`; what was not measured is empty."""
+    rows = [(s.change, s.faces, s.found, s.top1, *s.interval, s.right, s.face_ap50_32px) for s in slices]
+    return [tuple("" if isinstance(v, float) and not isfinite(v) else v for v in row) for row in rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,19 +203,19 @@ def mistake_tile(mistake: Mistake) -> Tile:
     return Tile(large, (f"truth: {truth}", said, sample.image.name))
 
 
-def answer_tile(outcome: Outcome) -> Tile:
-    """Show a picture with all that is answered about it."""
+def answer_tile(outcome: Outcome, *, side: int) -> Tile:
+    """Show a picture, scaled to a long side of `side` px, with all that is answered about it."""
     image = read_rgb(outcome.sample.image)
-    large = enlarged(image, side=_PICTURE_SIDE)
+    large = fitted(image, side=side)
     moved = _moved(outcome.answers, np.zeros(4), image, large)
     return Tile(draw_detections(large, moved), (outcome.sample.image.name, _truth_text(outcome.sample)))
 
 
-def evenly(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
-    """Return `count` outcomes at even distances: no choice that could flatter."""
-    if len(outcomes) <= count:
-        return list(outcomes)
-    return [outcomes[index * len(outcomes) // count] for index in range(count)]
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """Return `count` items at even distances: no choice that could flatter."""
+    if len(items) <= count:
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def _truth_text(sample: Sample) -> str:

@@ -12,13 +12,16 @@ from emotion_yolo.params import Evaluate, load_params
 from emotion_yolo.stages import evaluate as stage
 from tests.builders import exported_model, painted, painted_labels, prepared_set
 
-SETTINGS = Evaluate(conf=0.001, iou=0.7, scene_imgsz=160, bootstrap=20, gallery=6, seed=0)
+SETTINGS = Evaluate(
+    conf=0.001, iou=0.7, scene_imgsz=160, scene_sizes=[96, 160], robustness=12, bootstrap=20, gallery=6, seed=0
+)
 WRONG, MISSED = 5, 6
 FILES = {
     "intervals.json",
     "confusion.csv",
     "pr.csv",
     "reliability.csv",
+    "robustness.csv",
     "gallery.jpg",
     "detections.jpg",
     "MODEL_CARD.md",
@@ -91,10 +94,10 @@ def test_everything_promised_is_written(done: tuple[Evaluation, Path]) -> None:
 def test_tables_are_what_dvcs_plots_expect(done: tuple[Evaluation, Path]) -> None:
     out = done[1]
     confusion = (out / "confusion.csv").read_text("utf-8").splitlines()
-    assert confusion[0] == "actual,predicted"
+    assert confusion[0] == "actual,predicted,source"
     assert len(confusion) == 1 + 24
-    assert f"{NAMES[WRONG]},{NAMES[WRONG + 1]}" in confusion
-    assert f"{NAMES[MISSED]},background" in confusion
+    assert f"{NAMES[WRONG]},{NAMES[WRONG + 1]},other" in confusion
+    assert f"{NAMES[MISSED]},background,ffhq" in confusion
     curve = (out / "pr.csv").read_text("utf-8").splitlines()
     assert curve[0] == "recall," + ",".join(NAMES)
     assert len(curve) == 102
@@ -136,7 +139,7 @@ def test_each_picture_is_shown_to_the_network_once(tmp_path: Path) -> None:
     infer = detector._infer
     detector._infer = lambda tensor: shown.append(1) or infer(tensor)  # type: ignore[func-returns-value]
     samples = stage.read_crops(root, "test")
-    outcomes = stage.run(detector, stage.decoded(samples), total=len(samples), params=SETTINGS, title="crops")
+    outcomes = stage.run(detector, samples, params=SETTINGS, title="crops")
     assert len(shown) == len(outcomes) == 24
     assert all(len(o.candidates) >= len(o.answers) for o in outcomes)
 
@@ -157,6 +160,48 @@ def test_the_stage_runs_from_the_projects_root(
     assert {path.name for path in stage.EVALUATE_REPORT.iterdir()} == FILES
     assert f"{metrics['map50']:.3f}" in capsys.readouterr().out
     assert load_params().evaluate.bootstrap > 0
+
+
+def test_faces_in_scenes_are_measured_at_further_sides(done: tuple[Evaluation, Path]) -> None:
+    metrics, intervals = done[0].metrics, done[0].intervals
+    for name in ("face_ap50_32px", "frame_boxes"):
+        assert metrics[f"{name}_160"] == metrics[name]  # the served side
+        assert intervals[f"{name}_160"] == intervals[name]
+    # At 96 px the painted cells are no longer the network's.
+    assert metrics["face_ap50_32px_96"] < metrics["face_ap50_32px"]
+    text = (done[1] / "MODEL_CARD.md").read_text("utf-8")
+    assert "| 160, as served | 0.995 |" in text
+    assert "| 96 | 0.000 |" in text
+
+
+def test_changed_pictures_are_measured_beside_plain_ones(done: tuple[Evaluation, Path]) -> None:
+    metrics = done[0].metrics
+    rows = [line.split(",") for line in (done[1] / "robustness.csv").read_text("utf-8").splitlines()]
+    table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+    # Every other crop, of which one holds no face; the misnamed one is not among them.
+    assert metrics["n_robustness"] == 12
+    assert table["plain"]["faces"] == "12"
+    assert float(table["plain"]["found"]) == pytest.approx(11 / 12, abs=1e-5)
+    assert metrics["top1_plain"] == metrics["top1_mirrored"] == float(table["mirrored"]["top1"]) == 1.0
+    assert metrics["flip_changed"] == metrics["flip_max_difference"] == 0.0
+    assert float(table["grey"]["right"]) == 0.25  # colour is all that painted faces differ in: black ones are left
+    assert {"face_24px", "face_64px"} <= set(table)
+    assert "face_128px" not in table  # too large for an input of 96 px
+    assert table["face_32px"] | {"top1": "", "right": "0.0"} == table["face_32px"]  # between the cells: none is found
+    assert float(table["jpeg10"]["face_ap50_32px"]) == metrics["face_ap50_32px_jpeg10"] > 0.9
+    assert table["grey"]["face_ap50_32px"] == ""
+    assert "### Changed pictures" in (done[1] / "MODEL_CARD.md").read_text("utf-8")
+
+
+def test_changed_pictures_can_be_left_out(tmp_path: Path) -> None:
+    exported_model(tmp_path / "export")
+    settings = SETTINGS.model_copy(update={"robustness": 0, "scene_sizes": []})
+    evaluation = stage.evaluate(
+        settings, artefact=tmp_path / "export", prepared=prepared(tmp_path), sets=[], out=tmp_path / "out"
+    )
+    assert not any(name.startswith(("top1_plain", "flip_", "n_robustness")) for name in evaluation.metrics)
+    assert len((tmp_path / "out" / "robustness.csv").read_text("utf-8").splitlines()) == 1
+    assert "Changed pictures" not in (tmp_path / "out" / "MODEL_CARD.md").read_text("utf-8")
 
 
 def test_a_missing_artefact_or_set_is_said_before_anything_is_written(tmp_path: Path) -> None:

@@ -6,7 +6,17 @@ import pytest
 
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import FACE_ID, NAMES
-from emotion_yolo.evaluation import HEIGHTS, CropFigures, Outcome, SceneFigures, match_faces
+from emotion_yolo.evaluation import (
+    AT_EVERY_SIZE,
+    HEIGHTS,
+    CropFigures,
+    Outcome,
+    SceneFigures,
+    at_size,
+    flip_figures,
+    match_faces,
+    slice_of,
+)
 from emotion_yolo.prepared import Sample
 from tests.builders import detections_of, labels_of
 
@@ -140,3 +150,51 @@ def test_best_boxes_that_are_the_whole_picture_are_counted() -> None:
     framed, right = (detections_of([box], confidence=[0.9]) for box in (FRAME, BOX))
     outcomes = [Outcome(sample, found, found) for found in (framed, right, right, right)]
     assert SceneFigures(outcomes)(np.ones(4))["frame_boxes"] == 0.25
+
+
+def test_figures_of_another_side_carry_its_name() -> None:
+    sample = Sample(Path("scene.jpg"), labels_of([FACE_ID], [BOX]))
+    found = detections_of([FRAME, BOX], confidence=[0.9, 0.8])
+    scenes = SceneFigures([Outcome(sample, found, found)])
+    sized = at_size(scenes, 640)(np.ones(1))
+    assert set(sized) == {f"{name}_640" for name in AT_EVERY_SIZE}
+    assert sized["face_ap50_32px_640"] == scenes(np.ones(1))["face_ap50_32px"]
+    assert sized["frame_boxes_640"] == 1.0
+
+
+def test_a_slice_tells_faces_lost_from_faces_misnamed() -> None:
+    faces = match_faces([outcome(3, 3), outcome(3, 3), outcome(4, 5), outcome(2, None)])
+    measured = slice_of("dark", faces, resamples=50, seed=0)
+    assert (measured.change, measured.faces) == ("dark", 4)
+    assert (measured.found, measured.top1, measured.right) == (0.75, pytest.approx(2 / 3), 0.5)
+    low, high = measured.interval
+    assert low <= measured.top1 <= high
+    assert low < high
+    assert np.isnan(measured.face_ap50_32px)
+
+
+def test_a_slice_without_a_face_found_has_no_top1() -> None:
+    measured = slice_of("dark", match_faces([outcome(2, None)]), resamples=5, seed=0)
+    assert (measured.found, measured.right) == (0.0, 0.0)
+    assert np.isnan([measured.top1, *measured.interval]).all()
+
+
+def test_a_slice_measures_scenes_where_there_are_some() -> None:
+    sample = Sample(Path("scene.jpg"), labels_of([FACE_ID, FACE_ID], [BOX, [60.0, 60.0, 80.0, 80.0]]))
+    found = detections_of([BOX], confidence=[0.9])
+    scenes = [Outcome(sample, found, Detections.empty((96, 96)))]
+    measured = slice_of("blur", match_faces([outcome(3, 3)]), resamples=5, seed=0, scenes=scenes)
+    assert measured.face_ap50_32px == pytest.approx(0.995)  # the other face is 20 px high
+
+
+def test_an_emotion_that_changes_in_the_mirror_is_counted() -> None:
+    faces = match_faces([outcome(3, 3), outcome(3, 3, sure=0.8), outcome(4, 4), outcome(4, None)])
+    mirrored = match_faces([outcome(3, 3), outcome(3, 3, sure=0.7), outcome(4, 5), outcome(4, 4)])
+    figures = flip_figures(faces, mirrored)
+    assert figures["flip_changed"] == pytest.approx(1 / 3)
+    assert figures["flip_max_difference"] == pytest.approx(0.84)  # 0.86 and a seventh of 0.14
+    assert figures["flip_difference"] == pytest.approx((0 + 0.1 + 0.84) / 3)
+
+
+def test_without_a_face_in_both_nothing_can_be_compared() -> None:
+    assert flip_figures(match_faces([outcome(3, 3)]), match_faces([outcome(3, None)])) == {}

@@ -7,7 +7,19 @@ from numpy.typing import NDArray
 
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import Emotion
-from emotion_yolo.gallery import COLOURS, TRUTH_COLOUR, Tile, contact_sheet, draw_box, draw_detections, enlarged
+from emotion_yolo.gallery import (
+    COLOURS,
+    TRUTH_COLOUR,
+    Tile,
+    check_sheet,
+    contact_sheet,
+    draw_box,
+    draw_detections,
+    enlarged,
+    fitted,
+    stacked,
+    to_check,
+)
 from tests.builders import detections_of
 
 GREY = np.full((400, 600, 3), 114, np.uint8)
@@ -120,6 +132,48 @@ def test_a_sheet_without_tiles_is_its_title() -> None:
 def test_small_pictures_are_enlarged_and_large_ones_left() -> None:
     assert enlarged(np.zeros((50, 100, 3), np.uint8), side=320).shape == (160, 320, 3)
     assert enlarged(GREY, side=320) is GREY
+
+
+def test_any_picture_is_fitted_to_a_side() -> None:
+    assert fitted(np.zeros((50, 100, 3), np.uint8), side=320).shape == (160, 320, 3)
+    assert fitted(np.zeros((1000, 500, 3), np.uint8), side=320).shape == (320, 160, 3)
+
+
+def test_sheets_of_different_widths_are_stacked_on_paper() -> None:
+    sheet = stacked([np.zeros((10, 40, 3), np.uint8), np.full((5, 60, 3), 9, np.uint8)])
+    assert sheet.shape == (15, 60, 3)
+    assert (sheet[:10, :40] == 0).all()
+    assert (sheet[:10, 40:] == 255).all()
+    assert (sheet[10:] == 9).all()
+
+
+def test_the_least_confident_boxes_are_checked_first_then_those_not_found_then_an_even_pick() -> None:
+    boxes = [("found", 0.9 - index / 1000) for index in range(200)]
+    for index in (50, 150):
+        boxes[index] = ("typical", 0.0)
+    chosen = to_check(boxes, count=12)
+    assert chosen[:6] == [199, 198, 197, 196, 195, 194]
+    assert chosen[6:8] == [50, 150]
+    assert len(set(chosen)) == 12
+    assert chosen[8] == 0
+    assert np.ptp(np.diff(chosen[8:])) <= 2  # even, but for what was chosen before
+    assert set(chosen) <= set(range(200))
+
+
+@pytest.mark.parametrize("count", [0, 3, 5])
+def test_of_few_boxes_all_are_checked(count: int) -> None:
+    assert sorted(to_check([("found", 0.5)] * count)) == list(range(count))
+
+
+def test_the_check_sheet_tells_found_boxes_from_others() -> None:
+    crop = np.full((96, 96, 3), 114, np.uint8)
+    sheet = check_sheet([(crop, (0.5, 0.5, 0.5, 0.5), "found", 0.31), (crop, (0.5, 0.5, 0.5, 0.5), "typical", 0.0)])
+    first, second = sheet[40:232, 8:200], sheet[40:232, 208:400]
+    for tile, (red, green) in ((first, (44, 190)), (second, (255, 127))):
+        left = tile[96, 48]  # a quarter of 192 px from the edge
+        assert abs(int(left[0]) - red) < 12
+        assert abs(int(left[1]) - green) < 12
+        assert tuple(tile[20, 20]) == (114, 114, 114)
 
 
 def test_drawing_needs_neither_matplotlib_nor_torch() -> None:

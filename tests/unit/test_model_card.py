@@ -6,9 +6,11 @@ import yaml
 
 from emotion_yolo.artefact import ModelSpec, read_spec
 from emotion_yolo.emotions import NAMES
-from emotion_yolo.evaluation import HEIGHTS
+from emotion_yolo.evaluation import HEIGHTS, Slice
 from emotion_yolo.model_card import Evaluation, UsedSet, model_card, used_sets
 from emotion_yolo.params import Evaluate
+from emotion_yolo.report import Answer
+from emotion_yolo.robustness import CHANGES, face_heights
 from tests.builders import exported_model
 
 AFFECTNET = UsedSet("crops", "AffectNet in YOLO format", "research only", "https://example.org", "Mollahosseini et al.")
@@ -32,9 +34,12 @@ def card(
     metrics: dict[str, float],
     *,
     sets: Sequence[UsedSet] = (AFFECTNET,),
-    confusion: Sequence[tuple[str, str]] = (),
+    confusion: Sequence[Answer] = (),
+    slices: Sequence[Slice] = (),
 ) -> str:
-    settings = Evaluate(conf=0.001, iou=0.7, scene_imgsz=640, bootstrap=200, gallery=24, seed=0)
+    settings = Evaluate(
+        conf=0.001, iou=0.7, scene_imgsz=640, scene_sizes=[320], robustness=600, bootstrap=200, gallery=24, seed=0
+    )
     return model_card(
         Evaluation(
             spec=spec,
@@ -45,6 +50,7 @@ def card(
             intervals={"map50": (0.78, 0.82), "ap50_fear": (0.55, 0.67)},
             confusion=confusion,
             sets=sets,
+            slices=slices,
         )
     )
 
@@ -81,17 +87,63 @@ def test_without_scenes_the_card_says_that_they_were_not_measured(spec: ModelSpe
 
 
 def test_each_expression_has_its_recall_and_its_commonest_mistake(spec: ModelSpec) -> None:
-    confusion = [
-        *[("fear", "fear")] * 6,
-        *[("fear", "surprise")] * 3,
-        ("fear", "sad"),
-        ("fear", "background"),
-        ("background", "fear"),
+    confusion: list[Answer] = [
+        *[("fear", "fear", "other")] * 6,
+        *[("fear", "surprise", "other")] * 3,
+        ("fear", "sad", "ffhq"),
+        ("fear", "background", "ffhq"),
+        ("sad", "fear", "ffhq"),
+        ("sad", "fear", "other"),
+        ("background", "fear", "other"),
     ]
     text = card(spec, CROPS, confusion=confusion)
-    assert "| fear | 11 | 0.610 | 0.550-0.670 | 0.600 | surprise (30%) |" in text
-    assert "| anger | 0 | - | - | - | - |" in text
+    # Precision 6 of 8, recall 6 of 10, each of the faces found.
+    assert "| fear | 11 | 0.610 | 0.550-0.670 | 0.750 | 0.600 | 0.667 | surprise (30%) |" in text
+    assert "| anger | 0 | - | - | - | - | - | - |" in text
     assert all(f"| {name} |" in text for name in NAMES)
+
+
+def test_each_source_has_its_confusions_and_scores(spec: ModelSpec) -> None:
+    confusion: list[Answer] = [
+        *[("fear", "fear", "other")] * 3,
+        ("fear", "sad", "other"),
+        ("fear", "background", "other"),
+        ("sad", "fear", "other"),
+        ("sad", "sad", "ffhq"),
+    ]
+    ffhq, others = card(spec, CROPS, confusion=confusion).split("true expressions in rows")[1:]
+    assert "| fear | 0 | 0 | 0 | 3 | 0 | 0 | 1 | 0 | 1 | 5 | 0.750 | 0.750 | 0.750 |" in others
+    assert "| sad | 0 | 0 | 0 | 1 | 0 | 0 | 0 | 0 | 0 | 1 | 0.000 | 0.000 | 0.000 |" in others
+    assert "| sad | 0 | 0 | 0 | 0 | 0 | 0 | 1 | 0 | 0 | 1 | 1.000 | 1.000 | 1.000 |" in ffhq
+
+
+def test_scenes_are_given_for_each_size_of_the_input(spec: ModelSpec) -> None:
+    sized = {"frame_boxes": 0.0, "face_ap50_32px_320": 0.71, "face_ap50_128px_320": 0.98, "frame_boxes_320": 0.01}
+    text = card(spec, CROPS | SCENES | sized)
+    assert "| 640, as served | 0.900 | - | - | - | 0.000 |" in text
+    assert "| 320 | 0.710 | - | 0.980 | - | 0.010 |" in text
+
+
+def test_changed_pictures_stand_in_a_table_with_their_conditions(spec: ModelSpec) -> None:
+    nan = float("nan")
+    slices = [
+        Slice("blur", 600, 0.99, 0.51, (0.47, 0.55), 0.505, 0.6),
+        Slice("face_24px", 600, 0.0, nan, (nan, nan), 0.0, nan),
+    ]
+    flip = {"flip_changed": 0.125, "flip_difference": 0.04, "flip_max_difference": 0.5}
+    text = card(spec, CROPS | {"n_robustness": 600} | flip, slices=slices)
+    assert "| blurred, Gaussian of 2 px | 0.990 | 0.510 | 0.470-0.550 | 0.505 | 0.600 |" in text
+    assert "| face 24 px high in the input | 0.000 | - | - | 0.000 | - |" in text
+    assert "600 of the test crops" in text
+    assert "12.5%" in text
+    assert "Changed pictures" not in card(spec, CROPS)
+
+
+def test_every_change_has_a_name_that_people_read(spec: ModelSpec) -> None:
+    names = [*CHANGES, *face_heights(4096)]
+    slices = [Slice(name, 9, 1.0, 0.5, (0.4, 0.6), 0.5, 0.9) for name in names]
+    text = card(spec, CROPS | {"n_robustness": 9}, slices=slices)
+    assert not [name for name in names if "_" in name and name in text]
 
 
 def test_sources_are_compared(spec: ModelSpec) -> None:

@@ -7,11 +7,12 @@ import pytest
 
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import FACE_ID
-from emotion_yolo.evaluation import Outcome, match_faces
+from emotion_yolo.evaluation import Outcome, Slice, match_faces
 from emotion_yolo.metrics import emotion_rankings
 from emotion_yolo.prepared import Sample
 from emotion_yolo.report import (
     BACKGROUND,
+    SLICE_COLUMNS,
     answer_tile,
     confusion_rows,
     evenly,
@@ -20,6 +21,7 @@ from emotion_yolo.report import (
     pr_rows,
     reliability_rows,
     rounded,
+    slice_rows,
     worst_mistakes,
     write_csv,
     write_json,
@@ -86,11 +88,15 @@ def test_confusion_names_faces_missed_and_answers_without_a_face() -> None:
     both = detections_of([BOX, ELSEWHERE], confidence=[0.9, 0.8], emotions=[4, 6])
     outcomes = [
         outcome("a.jpg", 3, 4),
-        outcome("b.jpg", 2, None),
+        outcome("ffhq_b.jpg", 2, None),
         Outcome(Sample(Path("c.jpg"), labels_of([FACE_ID], [BOX])), both, both),
     ]
     rows = confusion_rows(outcomes, match_faces(outcomes))
-    assert rows == [("fear", "happy"), ("disgust", BACKGROUND), (BACKGROUND, "sad")]
+    assert rows == [
+        ("fear", "happy", "other"),
+        ("disgust", BACKGROUND, "ffhq"),
+        (BACKGROUND, "sad", "other"),
+    ]
 
 
 def test_the_precision_recall_table_has_a_column_an_emotion() -> None:
@@ -172,9 +178,10 @@ def test_a_missed_face_is_cut_out_of_its_scene(tmp_path: Path) -> None:
 def test_an_answer_is_shown_with_the_truth(tmp_path: Path) -> None:
     path = save_picture(tmp_path / "a.png", painted({(0, 0): 4}))
     found = detections_of([[0, 0, 32, 32]], confidence=[0.9], emotions=[4])
-    named = answer_tile(Outcome(Sample(path, painted_labels({(0, 0): 4})), found, found))
+    named = answer_tile(Outcome(Sample(path, painted_labels({(0, 0): 4})), found, found), side=400)
     assert named.caption == ("a.png", "truth: happy")
-    unknown = answer_tile(Outcome(Sample(path, painted_labels({(0, 0): 4}, cls=FACE_ID)), found, found))
+    unknown = answer_tile(Outcome(Sample(path, painted_labels({(0, 0): 4}, cls=FACE_ID)), found, found), side=400)
+    assert named.image.shape == (400, 400, 3)
     assert unknown.caption == ("a.png", "1 faces")
     assert np.array_equal(named.image, unknown.image)
 
@@ -183,6 +190,15 @@ def test_pictures_are_chosen_at_even_distances() -> None:
     outcomes = [outcome(f"{i}.jpg", 3, 3) for i in range(10)]
     assert [o.sample.image.stem for o in evenly(outcomes, 5)] == ["0", "2", "4", "6", "8"]
     assert evenly(outcomes, 20) == outcomes
+
+
+def test_what_was_not_measured_of_a_change_is_empty() -> None:
+    nan = float("nan")
+    rows = slice_rows(
+        [Slice("plain", 9, 1.0, 0.5, (0.4, 0.6), 0.5, 0.9), Slice("face_24px", 9, 0.0, nan, (nan, nan), 0.0, nan)]
+    )
+    assert rows == [("plain", 9, 1.0, 0.5, 0.4, 0.6, 0.5, 0.9), ("face_24px", 9, 0.0, "", "", "", 0.0, "")]
+    assert {len(row) for row in rows} == {len(SLICE_COLUMNS)}
 
 
 def test_csv_written_here_is_read_by_others(tmp_path: Path) -> None:

@@ -1,23 +1,38 @@
 """Stage `evaluate`: models/export + datasets/prepared (test) → reports/evaluate/. Measures what is served."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from emotion_yolo.artefact import read_spec
 from emotion_yolo.detector import Detector
 from emotion_yolo.emotions import NAMES
-from emotion_yolo.evaluation import CropFigures, Outcome, SceneFigures, match_faces
-from emotion_yolo.gallery import contact_sheet
+from emotion_yolo.evaluation import (
+    CropFigures,
+    Faces,
+    Outcome,
+    SceneFigures,
+    Slice,
+    at_size,
+    flip_figures,
+    match_faces,
+    slice_of,
+)
+from emotion_yolo.gallery import contact_sheet, stacked
+from emotion_yolo.images import Image, read_rgb
 from emotion_yolo.metrics import bootstrap
 from emotion_yolo.model_card import Evaluation, UsedSet, model_card, used_sets
 from emotion_yolo.params import Evaluate, Params, load_params
 from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, METRICS, PREPARED, RUN, WANDB
-from emotion_yolo.prepared import Image, Sample, decoded, read_crops, read_scenes
+from emotion_yolo.prepared import Sample, decoded, read_crops, read_scenes
 from emotion_yolo.progress import counting
 from emotion_yolo.report import (
+    SLICE_COLUMNS,
     answer_tile,
     confusion_rows,
     evenly,
@@ -26,14 +41,28 @@ from emotion_yolo.report import (
     pr_rows,
     reliability_rows,
     rounded,
+    slice_rows,
     worst_mistakes,
     write_csv,
     write_json,
 )
+from emotion_yolo.robustness import (
+    CHANGES,
+    MIRRORED,
+    PLAIN,
+    SCENE_CHANGES,
+    Change,
+    face_heights,
+    plain,
+    side_for_changes,
+)
 from emotion_yolo.stages import run_stage
 from emotion_yolo.tracking import Tracker
 
+_CORES = max((os.cpu_count() or 1) // 8, 1)  # of one inference; eight at a time are enough, and each takes memory
+_AT_ONCE = max((os.cpu_count() or 1) // _CORES, 1)
 _SHOWN = 12  # pictures of each kind among the annotated ones
+_SCENE_SIDE, _CROP_SIDE = 640, 320  # px, long sides at which they are shown
 
 
 def main() -> None:
@@ -62,13 +91,15 @@ def track(params: Params, evaluation: Evaluation) -> None:
 
 def evaluate(params: Evaluate, *, artefact: Path, prepared: Path, sets: Sequence[UsedSet], out: Path) -> Evaluation:
     """Measure the artefact on the test split and write everything but the metrics themselves into `out`."""
-    detector = Detector.load(artefact)
+    detector = Detector.load(artefact, threads=_CORES)
     samples = read_crops(prepared, "test")
-    crops = run(detector, decoded(samples), total=len(samples), params=params, title="crops")
-    scenes: list[Outcome] = []
-    if photographs := read_scenes(prepared, "test"):
-        scene_detector = Detector.load(artefact, imgsz=params.scene_imgsz)
-        scenes = run(scene_detector, decoded(photographs), total=len(photographs), params=params, title="scenes")
+    crops = run(detector, samples, params=params, title="crops")
+    photographs = read_scenes(prepared, "test")
+    by_side: dict[int, list[Outcome]] = {}
+    for side in dict.fromkeys((params.scene_imgsz, *params.scene_sizes)) if photographs else ():
+        scene_detector = Detector.load(artefact, imgsz=side, threads=_CORES)
+        by_side[side] = run(scene_detector, photographs, params=params, title=f"scenes at {side} px")
+    scenes = by_side.get(params.scene_imgsz, [])
 
     crop_figures = CropFigures(crops, conf=params.conf)
     figures: dict[str, float] = {**crop_figures(np.ones(len(crops))), **crop_figures.counts()}
@@ -77,6 +108,12 @@ def evaluate(params: Evaluate, *, artefact: Path, prepared: Path, sets: Sequence
         scene_figures = SceneFigures(scenes)
         figures |= {**scene_figures(np.ones(len(scenes))), **scene_figures.counts()}
         intervals |= bootstrap(scene_figures, len(scenes), resamples=params.bootstrap, seed=params.seed)
+        for side in params.scene_sizes:
+            sized = at_size(SceneFigures(by_side[side]), side)
+            figures |= sized(np.ones(len(scenes)))
+            intervals |= bootstrap(sized, len(scenes), resamples=params.bootstrap, seed=params.seed)
+    slices, more = withstand(evenly(samples, params.robustness), photographs, params=params, artefact=artefact)
+    figures |= more
 
     faces = crop_figures.faces
     evaluation = Evaluation(
@@ -88,34 +125,83 @@ def evaluate(params: Evaluate, *, artefact: Path, prepared: Path, sets: Sequence
         intervals=intervals,
         confusion=confusion_rows(crops, faces),
         sets=sets,
+        slices=slices,
     )
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "intervals.json", {n: [round(low, 5), round(high, 5)] for n, (low, high) in intervals.items()})
-    write_csv(out / "confusion.csv", ("actual", "predicted"), evaluation.confusion)
+    write_csv(out / "confusion.csv", ("actual", "predicted", "source"), evaluation.confusion)
     write_csv(out / "pr.csv", ("recall", *NAMES), pr_rows(crop_figures.rankings))
     write_csv(out / "reliability.csv", ("probability", "accuracy", "faces"), reliability_rows(faces))
+    write_csv(out / "robustness.csv", SLICE_COLUMNS, slice_rows(slices))
     mistakes = worst_mistakes(crops, faces, scenes, match_faces(scenes), count=params.gallery)
     title = "Worst errors: white = truth, coloured = answer"
     _write_sheet(out / "gallery.jpg", contact_sheet([mistake_tile(m) for m in mistakes], title=title))
-    shown = [answer_tile(outcome) for outcome in (*evenly(scenes, _SHOWN), *evenly(crops, _SHOWN))]
-    title = "Answers to test pictures at the served threshold, at even distances through the split"
-    _write_sheet(out / "detections.jpg", contact_sheet(shown, title=title, columns=4, side=320))
+    _write_sheet(out / "detections.jpg", answers_sheet(crops, scenes))
     (out / "MODEL_CARD.md").write_text(model_card(evaluation), "utf-8")
     return evaluation
 
 
+def withstand(
+    crops: Sequence[Sample], photographs: Sequence[Sample], *, params: Evaluate, artefact: Path
+) -> tuple[list[Slice], dict[str, float]]:
+    """Measure the emotions of crops under every change, and the faces of photographs under some."""
+    if not crops:
+        return [], {}
+    given = read_spec(artefact).input
+    images = (image for _, image in decoded(crops))
+    side = side_for_changes(images, imgsz=given.imgsz, max_upscale=given.max_upscale)
+    detectors: dict[int, Detector] = {}
+    scene_detector = Detector.load(artefact, imgsz=params.scene_imgsz, threads=_CORES)
+    slices: list[Slice] = []
+    faces: dict[str, Faces] = {}
+    for name, (side, change) in ({n: (side, c) for n, c in CHANGES.items()} | face_heights(given.imgsz)).items():
+        if side not in detectors:
+            detectors[side] = Detector.load(artefact, imgsz=side, threads=_CORES, square=True)
+        faces[name] = match_faces(run(detectors[side], crops, params=params, title=f"crops, {name}", change=change))
+        scenes: list[Outcome] = []
+        if name in SCENE_CHANGES:
+            scenes = run(scene_detector, photographs, params=params, title=f"scenes, {name}", change=change)
+        slices.append(slice_of(name, faces[name], resamples=params.bootstrap, seed=params.seed, scenes=scenes))
+    figures: dict[str, float] = {
+        **{f"top1_{s.change}": s.top1 for s in slices if s.change in CHANGES},
+        **{f"face_ap50_32px_{s.change}": s.face_ap50_32px for s in slices if s.change in SCENE_CHANGES},
+        **flip_figures(faces[PLAIN], faces[MIRRORED]),
+        "n_robustness": len(crops),
+    }
+    return slices, figures
+
+
+def answers_sheet(crops: Sequence[Outcome], scenes: Sequence[Outcome]) -> Image:
+    """Show answers to photographs, large, and to crops, both at even distances through the split."""
+    title = "Answers at the served threshold, at even distances through the test split: "
+    of_scenes = [answer_tile(outcome, side=_SCENE_SIDE) for outcome in evenly(scenes, _SHOWN)]
+    of_crops = [answer_tile(outcome, side=_CROP_SIDE) for outcome in evenly(crops, _SHOWN)]
+    sheets = [contact_sheet(of_crops, title=f"{title}crops", columns=6, side=_CROP_SIDE)]
+    if of_scenes:
+        sheets.insert(0, contact_sheet(of_scenes, title=f"{title}photographs", columns=3, side=_SCENE_SIDE))
+    return stacked(sheets)
+
+
 def run(
-    detector: Detector, pictures: Iterable[tuple[Sample, Image]], *, total: int, params: Evaluate, title: str
+    detector: Detector, samples: Sequence[Sample], *, params: Evaluate, title: str, change: Change = plain
 ) -> list[Outcome]:
-    """Show every picture to the network once and decode its answer twice: for average precision, and as served."""
+    """Show every picture, so changed, to the network once; decode its answer for average precision, and as served.
+
+    Several pictures at once: the detector should be one whose inferences take `_CORES` each.
+    """
+
+    def one(sample: Sample) -> Outcome:
+        image, labels = change(read_rgb(sample.image), sample.labels)
+        tensor, box = detector.preprocess(image)
+        raw = detector.infer(tensor)
+        candidates = detector.postprocess(raw, box, conf=params.conf, iou=params.iou)
+        return Outcome(Sample(sample.image, labels), candidates, detector.postprocess(raw, box))
+
     outcomes = []
-    with counting(f"evaluate {title}") as progress:
-        for done, (sample, image) in enumerate(pictures, start=1):
-            tensor, box = detector.preprocess(image)
-            raw = detector.infer(tensor)
-            candidates = detector.postprocess(raw, box, conf=params.conf, iou=params.iou)
-            outcomes.append(Outcome(sample, candidates, detector.postprocess(raw, box)))
-            progress(done, total)
+    with counting(f"evaluate {title}") as progress, ThreadPoolExecutor(_AT_ONCE) as pool:
+        for done, outcome in enumerate(pool.map(one, samples), start=1):
+            outcomes.append(outcome)
+            progress(done, len(samples))
     return outcomes
 
 
