@@ -20,7 +20,7 @@ class Input(_Part):
     """The network's input: RGB, 0-1, NCHW, the picture scaled to fit and centred on grey."""
 
     imgsz: Annotated[int, Field(ge=32, multiple_of=32)]
-    """Default side of the square input in px; the exports take any multiple of `stride`."""
+    """Default long side of the input in px; the exports take any multiples of `stride`."""
     stride: Literal[32] = 32
     pad: Annotated[int, Field(ge=0, le=255)] = 114
     """Grey value around the picture."""

@@ -1,30 +1,30 @@
 """Writes the prepared set: tight labels, sheets of crops, and scenes, in the layout Ultralytics reads."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from emotion_yolo.checks import Record
 from emotion_yolo.emotions import FACE_ID, FACE_NAME, NAMES
 from emotion_yolo.errors import StorageError
-from emotion_yolo.labels import Labels, write
-from emotion_yolo.localise import read_rgb
+from emotion_yolo.images import read_rgb
+from emotion_yolo.labels import Labels, read, write
 from emotion_yolo.params import Scenes, Sheets
-from emotion_yolo.paths import SCENE_PREFIX
-from emotion_yolo.scenes import SheetPlan, compose_sheet, plan_sheets, shrink_scene
+from emotion_yolo.paths import SCENE_PREFIX, TARGETS
+from emotion_yolo.pools import map_in_processes
+from emotion_yolo.scenes import SheetPlan, compose_sheet, degraded, plan_sheets, shrink_scene
+from emotion_yolo.teacher import Boxes, Targets, Teacher
 
 # A sheet is the second time a crop is compressed; at 95 the loss is below that of the first.
 _JPEG_QUALITY = 95
-_POOL_PAYS_FROM = 200
 
 Progress = Callable[[int, int], None]
 
@@ -35,7 +35,9 @@ class Crop:
 
     image: Path
     cls: int
-    xywhn: np.ndarray[tuple[int], np.dtype[np.float64]]
+    xywhn: NDArray[np.float64]
+    target: NDArray[np.float32] | None = None
+    """[8] probabilities to train on instead of `cls`, if there are any."""
 
     @property
     def labels(self) -> Labels:
@@ -60,6 +62,8 @@ def write_crops(crops: Sequence[Crop], out: Path, split: str) -> None:
     for crop in crops:
         shutil.copyfile(crop.image, images / crop.image.name)
         write(labels / f"{crop.image.stem}.txt", crop.labels)
+        if crop.target is not None:
+            write_targets(out, crop.image.stem, crop.target[None])
 
 
 def write_train(
@@ -74,29 +78,70 @@ def write_train(
     write_crops([crop for crop, single in zip(crops, singles, strict=True) if single], out, "train")
     plans = plan_sheets(len(crops), grids=sheets.grids, seed=seed)
     jobs = [(i, plan, [crops[member] for member in plan.members]) for i, plan in enumerate(plans)]
-    write_one = partial(_write_sheet, out=out, size=sheets.size)
-    for done, _ in enumerate(_map(write_one, jobs, workers), start=1):
+    write_one = partial(_write_sheet, out=out, sheets=sheets, seed=seed)
+    for done, _ in enumerate(map_in_processes(write_one, jobs, workers=workers), start=1):
         progress(done, len(jobs))
     return len(plans)
 
 
-def _write_sheet(job: tuple[int, SheetPlan, list[Crop]], *, out: Path, size: int) -> None:
+def _write_sheet(job: tuple[int, SheetPlan, list[Crop]], *, out: Path, sheets: Sheets, seed: int) -> None:
     index, plan, members = job
+    rng = np.random.default_rng([seed, index])  # of its own, so that processes in any order draw the same
     images, labels = _folders(out / "images" / "train", out / "labels" / "train")
-    sheet, truth = compose_sheet([(read_rgb(c.image), c.labels) for c in members], grid=plan.grid, size=size)
+    tiles = []
+    for crop in members:
+        image = read_rgb(crop.image)
+        tiles.append((degraded(image, rng) if rng.random() < sheets.degraded else image, crop.labels))
+    sheet, truth = compose_sheet(tiles, grid=plan.grid, size=sheets.size)
     _write_jpeg(images / f"sheet_{index:06d}.jpg", sheet)
     write(labels / f"sheet_{index:06d}.txt", truth)
+    targets = [crop.target for crop in members if crop.target is not None]
+    if targets:
+        write_targets(out, f"sheet_{index:06d}", np.stack(targets))
+
+
+def write_targets(out: Path, stem: str, targets: NDArray[np.float32]) -> None:
+    """Write the targets [N, 8] of a train picture, a line for each line of its label file; nan is none."""
+    (folder,) = _folders(out / TARGETS / "train")
+    np.savetxt(folder / f"{stem}.txt", targets, fmt="%.4f")
+
+
+def write_opinions(
+    records: Sequence[Record],
+    out: Path,
+    teacher: Teacher,
+    *,
+    frame: Boxes,
+    min_face: int,
+    threads: int,
+    progress: Progress,
+) -> int:
+    """Write a teacher's targets for the faces of train scenes already written; returns how many faces it named."""
+
+    def one(record: Record) -> Targets:
+        labels = read(out / "labels" / "train" / f"{_stem(record, 'train')}.txt", class_names=[*NAMES, FACE_NAME])
+        return teacher.of_faces(read_rgb(record.image), labels.xywhn, frame=frame, min_face=min_face)
+
+    named = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for done, (record, targets) in enumerate(zip(records, pool.map(one, records), strict=True), start=1):
+            named += int((~np.isnan(targets[:, 0])).sum())
+            write_targets(out, _stem(record, "train"), targets)
+            progress(done, len(records))
+    return named
 
 
 def write_scenes(records: Sequence[Record], out: Path, split: str, scenes: Scenes, *, workers: int) -> int:
     """Write scenes of one split, returns their faces; train scenes scaled down, the others as they came."""
     job = partial(_write_scene, out=out, split=split, scenes=scenes)
-    return sum(_map(job, records, workers))
+    return sum(map_in_processes(job, records, workers=workers))
 
 
 def _write_scene(record: Record, *, out: Path, split: str, scenes: Scenes) -> int:
     # Scene sets name no emotions, only that it is a face.
-    labels = Labels(np.full(len(record.labels), FACE_ID), record.labels.xywhn)
+    # A box given twice is one face; Ultralytics would drop the repetition, and targets would lose their place.
+    xywhn = np.unique(record.labels.xywhn.round(6), axis=0)
+    labels = Labels(np.full(len(xywhn), FACE_ID), xywhn)
     if split != "train":
         folder = out / "scenes" / split
         images, texts = _folders(folder / "images", folder / "labels")
@@ -123,13 +168,3 @@ def _folders(*paths: Path) -> tuple[Path, ...]:
     for path in paths:
         path.mkdir(parents=True, exist_ok=True)
     return paths
-
-
-def _map(function: Callable, jobs: Sequence, workers: int):  # type: ignore[no-untyped-def,type-arg]
-    """Run jobs in order, in processes where that pays."""
-    workers = workers or os.cpu_count() or 1
-    if workers == 1 or len(jobs) < _POOL_PAYS_FROM:
-        yield from map(function, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(function, jobs, chunksize=32)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from emotion_yolo.boxes import area, clip_xyxy, xyxy_to_xywhn
 from emotion_yolo.detector import Detector
-from emotion_yolo.errors import ImageError, ModelError
+from emotion_yolo.errors import ModelError
+from emotion_yolo.images import Image, read_rgb
 
-Image = NDArray[np.uint8]
 Box = NDArray[np.float64]
 
 FaceFinder = Callable[[Image], tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -86,18 +86,6 @@ def _yunet(path: Path, *, imgsz: int, conf: float) -> FaceFinder:
     return find
 
 
-def read_rgb(path: Path) -> Image:
-    """Read a picture as RGB [H, W, 3] uint8, turned as its EXIF says.
-
-    Raises:
-        ImageError: it cannot be decoded.
-    """
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ImageError(f"{path}: cannot be decoded; restore the file or drop it with its label")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-
-
 def locate(image: Image, find: FaceFinder) -> tuple[Box, float] | None:
     """Return the xywhn box [4] and confidence of the most confident face that fills enough of a crop, or None."""
     height, width = image.shape[:2]
@@ -131,8 +119,17 @@ def localise(
     boxes = [result[0] for result in found if result is not None]
     if images and not boxes:
         raise ModelError(f"no face found in any of {len(images)} crops; check prepare.localise.detector and .conf")
-    typical = np.median(np.asarray(boxes).reshape(-1, 4), axis=0) if boxes else np.zeros(4)
+    typical = _median(boxes)
     return [
         Localised(typical, 0.0, "typical") if result is None else Localised(result[0], result[1], "found")
         for result in found
     ]
+
+
+def typical_box(localised: Sequence[Localised]) -> Box:
+    """Return the median box xywhn [4] of the faces that were found."""
+    return _median([each.xywhn for each in localised if each.how == "found"])
+
+
+def _median(boxes: Sequence[Box]) -> Box:
+    return np.median(np.asarray(boxes), axis=0) if boxes else np.zeros(4)

@@ -28,6 +28,16 @@ class Localise(_Section):
     imgsz: Pixels
     conf: Share
     not_found: Literal["typical", "drop"]
+    train_boxes: Literal["tight", "given"]
+
+
+class Teacher(_Section):
+    """Whose opinions of expressions are trained on beside the labels."""
+
+    detector: str
+    imgsz: Pixels
+    crops: Share
+    min_face: Annotated[int, Field(ge=0)]
 
 
 class Scenes(_Section):
@@ -52,6 +62,7 @@ class Sheets(_Section):
     size: Annotated[int, Field(ge=0, le=1280, multiple_of=32)]
     grids: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1)]
     singles: Share
+    degraded: Share
 
 
 class Prepare(_Section):
@@ -61,6 +72,7 @@ class Prepare(_Section):
     workers: Count
     twin_distance: Annotated[int, Field(ge=0, le=16)]
     localise: Localise
+    teacher: Teacher
     scenes: Scenes
     sheets: Sheets
 
@@ -117,6 +129,8 @@ class Evaluate(_Section):
     conf: Share
     iou: Share
     scene_imgsz: Pixels
+    scene_sizes: list[Pixels]
+    robustness: Count
     bootstrap: Annotated[int, Field(ge=0)]
     gallery: Annotated[int, Field(ge=0, le=200)]
     seed: Count

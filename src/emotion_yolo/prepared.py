@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from emotion_yolo.cards import Split
 from emotion_yolo.emotions import FACE_NAME, NAMES
 from emotion_yolo.errors import LayoutError
+from emotion_yolo.images import SUFFIXES, read_rgb
 from emotion_yolo.labels import Labels, read
-from emotion_yolo.localise import read_rgb
 
 Image = NDArray[np.uint8]
 Source = Literal["ffhq", "other"]
@@ -25,7 +25,6 @@ CLASSES: tuple[str, ...] = (*NAMES, FACE_NAME)
 """Class names of prepared labels by id."""
 
 _FFHQ_PREFIX = "ffhq_"
-_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,5 +99,5 @@ def _check_classes(root: Path) -> None:
 
 
 def _samples(images: Path, labels: Path) -> list[Sample]:
-    paths = sorted(path for path in images.glob("*") if path.suffix.lower() in _SUFFIXES)
+    paths = sorted(path for path in images.glob("*") if path.suffix.lower() in SUFFIXES)
     return [Sample(path, read(labels / f"{path.stem}.txt", class_names=CLASSES)) for path in paths]

@@ -56,6 +56,33 @@ def compose_sheet(crops: Sequence[tuple[Image, Labels]], *, grid: int, size: int
     return sheet, Labels(np.concatenate(cls), np.concatenate(boxes))
 
 
+def degraded(image: Image, rng: np.random.Generator) -> Image:
+    """Return an RGB picture as a poor camera, a poor light or a poor connection would have left it.
+
+    One of five ways, drawn by `rng`: out of focus, few pixels, strongly compressed, dark, or noisy. Photographs of a
+    studio's quality are not spread evenly over the expressions of a set; so a network cannot tell the one by the other.
+    """
+    height, width = image.shape[:2]
+    match rng.integers(5):
+        case 0:
+            changed = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 2.0))
+        case 1:
+            part = rng.uniform(0.3, 0.6)
+            small = cv2.resize(
+                image, (max(int(width * part), 1), max(int(height * part), 1)), interpolation=cv2.INTER_AREA
+            )
+            changed = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+        case 2:
+            _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(8, 40))])
+            changed = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+        case 3:
+            changed = cv2.convertScaleAbs(image, alpha=rng.uniform(0.25, 0.7))
+        case _:
+            noise = rng.normal(0, rng.uniform(5, 20), image.shape)
+            changed = np.clip(image + noise, 0, 255)
+    return np.asarray(changed, np.uint8)
+
+
 def split_scenes(names: Sequence[str], *, valid: float, test: float, seed: int) -> dict[str, Split]:
     """Deal scenes out to splits by share; returns the split of each name, the same for any order of the names."""
     ordered = sorted(names)

@@ -1,9 +1,11 @@
 """Training and export with Ultralytics. No other module imports it.
 
-Two things are ours here: a face without a named expression (class `FACE_ID` of the prepared labels) teaches that and
-where it is a face and nothing about its expression; and a training that is interrupted, even by `kill -9`, goes on.
+Three things are ours here: a face without a named expression (class `FACE_ID` of the prepared labels) teaches that and
+where it is a face and nothing about its expression; a face can have probabilities for a target instead of a class
+(`targets/` of the prepared set); and a training that is interrupted, even by `kill -9`, goes on.
 """
 
+import ctypes
 import io
 import os
 import shutil
@@ -36,6 +38,7 @@ from ultralytics.utils.torch_utils import unwrap_model  # noqa: E402
 from emotion_yolo.emotions import FACE_ID, FACE_NAME, NAMES  # noqa: E402
 from emotion_yolo.errors import ModelError  # noqa: E402
 from emotion_yolo.params import Train  # noqa: E402
+from emotion_yolo.paths import TARGETS  # noqa: E402
 
 # One DVCLive and one W&B run are the train stage's; Ultralytics' own integrations would make second ones.
 settings.update({"dvc": False, "wandb": False, "sync": False, "tensorboard": False, "mlflow": False})
@@ -48,32 +51,68 @@ OURS = {"weights", "scene_repeat", "valid_pictures", "amp", "device"}
 
 
 class FaceAwareAssigner(TaskAlignedAssigner):
-    """Ultralytics' assigner with a ninth label, a face whose expression nobody has named.
+    """Ultralytics' assigner with labels beyond the classes: `FACE_ID`, a face of an expression that nobody has named,
+    and from `FACE_ID + 1` on the rows of `targets` [T, 8], probabilities of the eight emotions.
 
-    Such a face takes anchors by the sum of their scores, and its target is spread over the classes in the network's
-    own present proportions: the loss moves their sum and leaves their ratio, the emotion, alone.
+    Such a face takes anchors by the sum of their scores. Its target there is spread over the classes as its row of
+    `targets` says; where nobody named an expression, in the network's own present proportions: the loss moves their
+    sum and leaves their ratio, the emotion, alone.
     """
 
+    def __init__(self, *args: Any, targets: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.targets = torch.zeros(0, len(NAMES)) if targets is None else targets
+
     def forward(self, pd_scores: Any, pd_bboxes: Any, anc_points: Any, gt_labels: Any, *args: Any, **extra: Any) -> Any:
-        """Assign as the base class does; scores are [B, A, 8], labels [B, N, 1] in 0-8, target scores [B, A, 8]."""
+        """Assign as the base class does; scores are [B, A, 8], labels [B, N, 1], target scores [B, A, 8]."""
         total = pd_scores.sum(-1, keepdim=True)  # [B, A, 1]
         nine = torch.cat([pd_scores, total.clamp(max=1)], -1)
-        labels, boxes, scores, *rest = super().forward(nine, pd_bboxes, anc_points, gt_labels, *args, **extra)
-        unnamed = scores[..., FACE_ID:]
-        return labels, boxes, scores[..., :FACE_ID] + unnamed * pd_scores / total.clamp(min=self.eps), *rest
+        faces = gt_labels.clamp(max=FACE_ID)
+        labels, boxes, scores, foreground, index = super().forward(nine, pd_bboxes, anc_points, faces, *args, **extra)
+        shares = pd_scores / total.clamp(min=self.eps)
+        if len(self.targets) and gt_labels.shape[1]:
+            row = gt_labels.squeeze(-1).gather(1, index.long()).long() - (FACE_ID + 1)  # [B, A]
+            given = self.targets.to(pd_scores.device, pd_scores.dtype)[row.clamp(min=0)]
+            shares = torch.where((row >= 0).unsqueeze(-1), given, shares)
+        return labels, boxes, scores[..., :FACE_ID] + scores[..., FACE_ID:] * shares, foreground, index
 
 
-def criterion(model: DetectionModel) -> Any:
-    """Return Ultralytics' own detection loss for `model`, made aware of faces without an emotion."""
+def criterion(model: DetectionModel, targets: Any = None) -> Any:
+    """Return Ultralytics' own detection loss for `model`, made aware of faces without a class; `targets` is [T, 8]."""
     loss = model.init_criterion()
     parts: list[v8DetectionLoss] = [loss.one2many, loss.one2one] if isinstance(loss, E2ELoss) else [loss]
     for part in parts:
         old = part.assigner
         part.assigner = FaceAwareAssigner(
             topk=old.topk, num_classes=old.num_classes + 1, alpha=old.alpha, beta=old.beta, stride=old.stride,
-            topk2=old.topk2,
+            topk2=old.topk2, targets=targets,
         )  # fmt: skip
     return loss
+
+
+def attach_targets(labels: list[dict[str, Any]]) -> Any:
+    """Let Ultralytics' `labels` of train pictures stand for their targets, where there are any; returns these [T, 8].
+
+    A class id is what survives Ultralytics' mosaics and crops, so that it carries the target's row.
+
+    Raises:
+        ModelError: a picture whose targets are not one a label.
+    """
+    rows: list[NDArray[np.float32]] = []
+    for label in labels:
+        image = Path(label["im_file"])
+        path = image.parents[2] / TARGETS / image.parent.name / f"{image.stem}.txt"
+        if not path.is_file():
+            continue
+        text = path.read_text("utf-8")
+        targets = np.asarray([line.split() for line in text.splitlines()], np.float32).reshape(-1, len(NAMES))
+        if len(targets) != len(label["cls"]):
+            message = f"{path}: holds {len(targets)} targets for {len(label['cls'])} labels"
+            raise ModelError(f"{message}, expected one each; run `dvc repro --force prepare`")
+        named = np.flatnonzero(~np.isnan(targets).any(axis=1))
+        label["cls"][named, 0] = FACE_ID + 1 + len(rows) + np.arange(len(named))
+        rows.extend(targets[named])
+    return torch.from_numpy(np.asarray(rows, np.float32).reshape(-1, len(NAMES)))
 
 
 class EmotionTrainer(DetectionTrainer):
@@ -108,14 +147,23 @@ class EmotionTrainer(DetectionTrainer):
         if self.device.type == "cpu":  # measured: 20 to 25 % faster than NCHW with oneDNN, in fp32 and in bf16
             self.model.to(memory_format=torch.channels_last)
 
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """Build Ultralytics' dataset; that for training with the prepared set's targets."""
+        dataset = super().build_dataset(img_path, mode, batch)
+        if mode == "train":
+            self.targets = attach_targets(dataset.labels)
+        return dataset
+
     def get_class_counts(self) -> Any:
-        """Count the eight classes; faces without an emotion weigh nothing."""
-        return super().get_class_counts()[: len(NAMES)]
+        """Count the eight classes, targets by their shares; faces without an emotion weigh nothing."""
+        classes = np.concatenate([label["cls"].ravel() for label in self.train_loader.dataset.labels]).astype(np.int64)
+        plain = np.bincount(classes[classes < FACE_ID], minlength=len(NAMES))
+        return (plain + self.targets.numpy().sum(axis=0)).astype(np.float32)
 
     def _setup_train(self) -> None:
         super()._setup_train()
         model = unwrap_model(self.model)
-        model.criterion = criterion(model)
+        model.criterion = criterion(model, self.targets)
         if self.cpu_bf16:
             # Ultralytics 8.4.190 refuses bf16 on a CPU, where it was measured to take 0.6 of the time. The EMA, which
             # is what gets saved, was copied before and keeps its plain `forward`.
@@ -143,6 +191,8 @@ class EmotionTrainer(DetectionTrainer):
         return saved
 
 
+# mallopt(3): M_MMAP_MAX no mappings of their own, M_TRIM_THRESHOLD nothing given back, M_TOP_PAD half a GiB at once.
+_KEEP = ((-4, 0), (-1, 2**31 - 1), (-2, 2**29))
 RESUME_NAME = "resume.pt"
 DONE_NAME = "done"
 
@@ -177,6 +227,19 @@ def resolve_amp(amp: str, *, device: str) -> str:
     return amp
 
 
+def keep_memory() -> None:
+    """Have glibc keep freed memory for the next step; elsewhere do nothing.
+
+    By default it maps each large tensor anew and gives it back, and the kernel clears the same pages at every step.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    for option, value in _KEEP:
+        mallopt(option, value)
+
+
 def _cpu_has_bf16() -> bool:
     # PyTorch has no public query for it (2.15); both of these are what its own tests and Inductor ask.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -197,6 +260,8 @@ def train(data: Path, params: Train, *, checkpoints: Path, on_epoch: OnEpoch | N
     device = resolve_device(params.device)
     amp = resolve_amp(params.amp, device=device)
     cpu_bf16 = amp == "bf16" and device == "cpu"
+    if device == "cpu":
+        keep_memory()
     overrides: dict[str, Any] = {
         **{k: v for k, v in params.model_dump().items() if k not in OURS},
         "model": params.weights,

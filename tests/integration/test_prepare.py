@@ -89,7 +89,13 @@ def make_project(root: Path) -> Path:
     """Make a project with 32 crops, no scenes, and the painted network as its localiser."""
     shutil.copytree(REPOSITORY / "configs", root / "configs")
     shutil.copy(REPOSITORY / "params.yaml", root)
-    change(root, prepare__localise__imgsz=96, prepare__scenes__valid=0.2, prepare__scenes__test=0.3)
+    change(
+        root,
+        prepare__localise__imgsz=96,
+        prepare__teacher__imgsz=96,
+        prepare__scenes__valid=0.2,
+        prepare__scenes__test=0.3,
+    )
     (root / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
     exported_model(root / "models/release")
     for crop in CROPS:
@@ -241,6 +247,57 @@ def test_scenes_are_dealt_out_and_their_faces_have_no_emotion(project: Path) -> 
             assert sample.image.read_bytes() == raw.read_bytes()
     everywhere = [path.stem.removeprefix("scene_") for path in (*train, *(PREPARED / "scenes").glob("*/labels/*.txt"))]
     assert sorted(everywhere) == sorted(f"photo{i}" for i in range(10))
+
+
+def targets_of(stem: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    return np.loadtxt(PREPARED / f"targets/train/{stem}.txt", ndmin=2)
+
+
+def test_a_sheet_of_boxes_lets_a_person_check_them(project: Path) -> None:
+    stage.main()
+    sheet = cv2.imread(str(PREPARE_REPORT / "boxes.jpg"))
+    green = (sheet[..., 1] > 120) & (sheet[..., 2] < 90) & (sheet[..., 0] < 120)
+    assert green.sum() > 500
+
+
+def test_the_teacher_names_faces_of_train_scenes_only(project: Path) -> None:
+    change(project, prepare__teacher__min_face=20, prepare__teacher__crops=0.0)
+    add_scenes(project)
+    stage.main()
+    assert report()["scenes"]["named_by_teacher"] == 10
+    written = sorted(path.stem for path in (PREPARED / "targets").rglob("*.txt"))
+    assert written == sorted(path.stem for path in (PREPARED / "labels/train").glob("scene_*.txt"))
+    for stem in written:
+        labels = read(PREPARED / f"labels/train/{stem}.txt", class_names=[*NAMES, FACE_NAME])
+        # Painted at the top left: emotion 2, at the bottom right: 5.
+        assert targets_of(stem).argmax(axis=1).tolist() == [2 if box[0] < 0.5 else 5 for box in labels.xywhn]
+
+
+def test_the_teacher_has_its_share_in_the_targets_of_train_crops(project: Path) -> None:
+    change(project, prepare__sheets__size=0, prepare__teacher__crops=0.5)
+    stage.main()
+    assert not (PREPARED / "targets/valid").exists()
+    for crop in CROPS:
+        if crop.split == "train":
+            (target,) = targets_of(Path(crop.name).stem)
+            assert target.argmax() == crop.cls
+            assert target.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_without_a_teacher_there_are_no_targets(project: Path) -> None:
+    change(project, prepare__teacher__detector="")
+    add_scenes(project)
+    stage.main()
+    assert not (PREPARED / "targets").exists()
+    assert report()["scenes"]["named_by_teacher"] == 0
+
+
+def test_train_crops_can_keep_the_boxes_they_came_with(project: Path) -> None:
+    change(project, prepare__sheets__size=0, prepare__localise__train_boxes="given")
+    stage.main()
+    for crop in CROPS:
+        width = label_of(crop).xywhn[0, 2]
+        assert width == pytest.approx(0.999 if crop.split == "train" else 1 / 3, abs=2e-3)
 
 
 def test_twins_of_scenes_end_up_in_one_split(project: Path) -> None:

@@ -37,6 +37,10 @@ def project(root: Path, **train: Any) -> Path:
     pictures = {f"{i}.png": (painted({(1, 1): i % 8}), painted_labels({(1, 1): i % 8})) for i in range(7)}
     scene = {"scene_a.png": (painted({(0, 0): 1, (2, 2): 2}), painted_labels({(0, 0): 1, (2, 2): 2}, cls=FACE_ID))}
     prepared_set(root / "datasets/prepared", crops=pictures | scene, split="train")
+    targets = root / "datasets/prepared/targets/train"
+    targets.mkdir(parents=True)
+    (targets / "3.txt").write_text("0 0 0.25 0.75 0 0 0 0\n")
+    (targets / "scene_a.txt").write_text("nan nan nan nan nan nan nan nan\n0 0 0.5 0.5 0 0 0 0\n")
     prepared_set(root / "datasets/prepared", crops=pictures, split="valid")
     return root
 

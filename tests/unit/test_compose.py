@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ from emotion_yolo import emotions
 from emotion_yolo.checks import Record
 from emotion_yolo.compose import Crop, write_crops, write_scenes, write_table, write_train
 from emotion_yolo.errors import StorageError
-from emotion_yolo.labels import read
+from emotion_yolo.labels import Labels, read
 from emotion_yolo.params import Scenes, Sheets
 from emotion_yolo.prepared import CLASSES, read_crops, read_scenes
 from tests.builders import COLOURS, labels_of, painted, save_picture
@@ -56,7 +57,7 @@ def test_a_copy_is_no_link_so_that_rewriting_it_leaves_the_raw_picture(tmp_path:
 
 def test_train_crops_lie_on_sheets_and_some_are_single_too(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 40)
-    sheets = Sheets(size=192, grids=[2], singles=0.5)
+    sheets = Sheets(size=192, grids=[2], singles=0.5, degraded=0.0)
     count = write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
     names = sorted(path.name for path in (tmp_path / "out" / "images" / "train").iterdir())
     on_sheets = [name for name in names if name.startswith("sheet_")]
@@ -70,7 +71,14 @@ def test_train_crops_lie_on_sheets_and_some_are_single_too(tmp_path: Path) -> No
 
 def test_the_face_on_a_sheet_is_where_its_label_says(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 4)
-    write_train(crops, tmp_path / "out", Sheets(size=192, grids=[2], singles=0), seed=0, workers=1, progress=silent)
+    write_train(
+        crops,
+        tmp_path / "out",
+        Sheets(size=192, grids=[2], singles=0, degraded=0.0),
+        seed=0,
+        workers=1,
+        progress=silent,
+    )
     sheet = cv2.imread(str(tmp_path / "out" / "images" / "train" / "sheet_000000.jpg"))
     labels = read(tmp_path / "out" / "labels" / "train" / "sheet_000000.txt", class_names=CLASSES)
     for cls, (x, y, _, _) in zip(labels.cls, labels.xywhn, strict=True):
@@ -80,14 +88,54 @@ def test_the_face_on_a_sheet_is_where_its_label_says(tmp_path: Path) -> None:
 
 def test_without_sheets_every_crop_stays_single(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 5)
-    sheets = Sheets(size=0, grids=[2], singles=0)
+    sheets = Sheets(size=0, grids=[2], singles=0, degraded=0.0)
     assert write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent) == 0
     assert len(list((tmp_path / "out" / "images" / "train").iterdir())) == 5
 
 
+def test_degraded_crops_are_other_pixels_with_the_same_labels_and_always_the_same(tmp_path: Path) -> None:
+    crops = crops_of(tmp_path / "raw", 8)
+    for name, share in (("clean", 0.0), ("poor", 1.0), ("again", 1.0)):
+        sheets = Sheets(size=192, grids=[2], singles=0.0, degraded=share)
+        write_train(crops, tmp_path / name, sheets, seed=0, workers=1, progress=silent)
+    for sheet in (tmp_path / "clean/images/train").iterdir():
+        others = [(tmp_path / name / "images/train" / sheet.name).read_bytes() for name in ("poor", "again")]
+        assert sheet.read_bytes() != others[0] == others[1]
+    labels = [
+        {p.name: p.read_text() for p in (tmp_path / name / "labels/train").iterdir()} for name in ("clean", "poor")
+    ]
+    assert labels[0] == labels[1]
+
+
+def test_targets_lie_beside_labels_line_by_line(tmp_path: Path) -> None:
+    crops = [
+        replace(crop, target=np.eye(8, dtype=np.float32)[i] * 0.5 + 0.0625)
+        for i, crop in enumerate(crops_of(tmp_path / "raw", 8))
+    ]
+    sheets = Sheets(size=192, grids=[2], singles=1.0, degraded=0.0)
+    write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
+    for path in (tmp_path / "out/labels/train").iterdir():
+        labels = read(path, class_names=CLASSES)
+        targets = np.loadtxt(tmp_path / "out/targets/train" / path.name, ndmin=2)
+        assert targets.argmax(axis=1).tolist() == labels.cls.tolist()
+        np.testing.assert_allclose(targets.max(axis=1), 0.5625, atol=1e-4)
+
+
+def test_crops_without_targets_leave_no_files_of_them(tmp_path: Path) -> None:
+    sheets = Sheets(size=192, grids=[2], singles=0.5, degraded=0.0)
+    write_train(crops_of(tmp_path / "raw", 8), tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
+    assert not (tmp_path / "out/targets").exists()
+
+
+def test_a_box_given_twice_is_one_face(tmp_path: Path) -> None:
+    record = scene_of(tmp_path / "raw")
+    twice = Labels(np.repeat(record.labels.cls, 2), np.repeat(record.labels.xywhn, 2, axis=0))
+    assert write_scenes([replace(record, labels=twice)], tmp_path / "out", "valid", SCENES, workers=1) == 2
+
+
 def test_processes_write_the_same_sheets_as_one_does(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 210)
-    sheets = Sheets(size=64, grids=[1], singles=0)
+    sheets = Sheets(size=64, grids=[1], singles=0, degraded=0.0)
     done: list[int] = []
     for workers in (1, 2):
         out = tmp_path / f"out{workers}"

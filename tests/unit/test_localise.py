@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion_yolo.errors import ImageError, ModelError
-from emotion_yolo.localise import face_finder, localise, locate, read_rgb
+from emotion_yolo.errors import ModelError
+from emotion_yolo.localise import face_finder, localise, locate
 from tests.builders import exported_model, painted, save_picture, yunet_network
 
 
@@ -78,18 +78,6 @@ def test_refuses_an_onnx_file_that_is_not_yunet(tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"no network")
     with pytest.raises(ModelError, match="cannot read it as a YuNet"):
         face_finder("other.onnx", imgsz=96, conf=0.3, root=tmp_path)
-
-
-def test_a_picture_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"broken\.jpg: cannot be decoded"):
-        read_rgb(tmp_path / "broken.jpg")
-
-
-def test_pictures_are_read_as_rgb(tmp_path: Path) -> None:
-    red = np.zeros((8, 8, 3), np.uint8)
-    red[..., 0] = 255
-    assert read_rgb(save_picture(tmp_path / "red.png", red))[0, 0].tolist() == [255, 0, 0]
 
 
 def test_yunet_answers_in_pixels_of_the_crop_clipped_at_its_edges(tmp_path: Path) -> None:

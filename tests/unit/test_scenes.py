@@ -5,7 +5,7 @@ import pytest
 
 from emotion_yolo.boxes import xywhn_to_xyxy
 from emotion_yolo.labels import Labels
-from emotion_yolo.scenes import compose_sheet, plan_sheets, shrink_scene, split_scenes
+from emotion_yolo.scenes import compose_sheet, degraded, plan_sheets, shrink_scene, split_scenes
 from tests.builders import labels_of
 
 
@@ -81,3 +81,18 @@ def test_blurring_leaves_the_given_picture_as_it_was() -> None:
     before = image.copy()
     shrink_scene(image, labels_of([8], [[1, 1, 4, 4]], image_wh=(50, 50)), size=50, min_face=10)
     np.testing.assert_array_equal(image, before)
+
+
+def test_degraded_pictures_keep_their_shape_and_what_they_show() -> None:
+    rng = np.random.default_rng(0)
+    image = np.zeros((96, 80, 3), np.uint8)
+    image[20:70, 20:60] = 220
+    changed = [degraded(image, rng) for _ in range(40)]
+    for each in changed:
+        assert each.shape == image.shape
+        assert each.dtype == np.uint8
+        assert not np.array_equal(each, image)
+        assert each[30:60, 30:50].mean() > each[:10].mean() + 40
+    # Dark ones are dark in the middle of the square, the others nearly as bright as before: several ways were drawn.
+    middles = np.asarray([each[40, 40].mean() for each in changed])
+    assert 0 < (middles < 160).sum() < 20

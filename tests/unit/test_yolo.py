@@ -12,6 +12,7 @@ from emotion_yolo.emotions import FACE_ID, NAMES
 from emotion_yolo.errors import ModelError
 from emotion_yolo.yolo import (
     FaceAwareAssigner,
+    attach_targets,
     check_weights,
     criterion,
     data_yaml,
@@ -98,6 +99,54 @@ def test_a_face_without_an_emotion_pulls_each_class_in_proportion_to_its_score(n
     assert raised.any()
     share = logits.detach().sigmoid()[0] / logits.detach().sigmoid()[0].sum(0)
     torch.testing.assert_close(gradient[:, raised] / gradient[:, raised].sum(0), share[:, raised], atol=1e-4, rtol=1e-3)
+
+
+def test_a_face_with_probabilities_is_asked_for_these_whatever_the_network_says(scene: dict[str, torch.Tensor]) -> None:
+    targets = torch.zeros(2, 8)
+    targets[0, 3], targets[1, 4], targets[1, 5] = 1, 0.75, 0.25
+    assigner = FaceAwareAssigner(topk=10, num_classes=9, alpha=0.5, beta=6.0, targets=targets)
+    order = ("pd_scores", "pd_bboxes", "anc_points")
+    labels = torch.tensor([[[FACE_ID + 2.0], [FACE_ID + 1.0]]])
+    given = assigner(*(scene[key] for key in order), labels, scene["gt_bboxes"], scene["mask_gt"])
+    unnamed = assign(FaceAwareAssigner, scene, [FACE_ID, FACE_ID], 9)
+    _, _, scores, foreground, index = given
+    torch.testing.assert_close(scores.sum(-1), unnamed[2].sum(-1))  # which anchors, and how much of a face, is the same
+    shares = scores[foreground] / scores[foreground].sum(-1, keepdim=True)
+    torch.testing.assert_close(shares, targets[1 - index[foreground]])
+
+
+def test_probabilities_and_classes_and_unnamed_faces_go_together(scene: dict[str, torch.Tensor]) -> None:
+    assigner = FaceAwareAssigner(topk=10, num_classes=9, alpha=0.5, beta=6.0, targets=torch.full((1, 8), 0.125))
+    order = ("pd_scores", "pd_bboxes", "anc_points")
+    labels = torch.tensor([[[2.0], [float(FACE_ID)]]])
+    got = assigner(*(scene[key] for key in order), labels, scene["gt_bboxes"], scene["mask_gt"])
+    for mine, other in zip(got, assign(FaceAwareAssigner, scene, [2, FACE_ID], 9), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def view_of(root: Path, targets: str | None) -> dict[str, object]:
+    """Make what Ultralytics knows of a train picture with two faces, whose targets file holds `targets`."""
+    image = root / "images/train/a.jpg"
+    if targets is not None:
+        (root / "targets/train").mkdir(parents=True)
+        (root / "targets/train/a.txt").write_text(targets)
+    return {"im_file": str(image), "cls": np.asarray([[4.0], [FACE_ID]], np.float32)}
+
+
+def test_labels_stand_for_their_targets_and_nan_leaves_them_alone(tmp_path: Path) -> None:
+    half = "0.5 0.5 0 0 0 0 0 0"
+    first, second = view_of(tmp_path / "1", f"{half}\n" + "nan " * 8), view_of(tmp_path / "2", f"{half}\n" * 2)
+    plain = view_of(tmp_path / "3", None)
+    targets = attach_targets([first, plain, second])
+    assert targets.shape == (3, 8)
+    assert first["cls"].ravel().tolist() == [FACE_ID + 1, FACE_ID]
+    assert plain["cls"].ravel().tolist() == [4, FACE_ID]
+    assert second["cls"].ravel().tolist() == [FACE_ID + 2, FACE_ID + 3]
+
+
+def test_targets_that_are_not_one_a_label_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds 1 targets for 2 labels"):
+        attach_targets([view_of(tmp_path, "0.5 0.5 0 0 0 0 0 0\n")])
 
 
 def test_pictures_without_faces_are_assigned_to_nothing(scene: dict[str, torch.Tensor]) -> None:

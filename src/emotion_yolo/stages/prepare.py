@@ -10,16 +10,20 @@ from typing import Literal
 
 import numpy as np
 import yaml
+from PIL import Image as PillowImage
 
 from emotion_yolo.cards import SPLITS, DatasetCard, load_card
 from emotion_yolo.checks import Record, Scan, scan, stop_if_untrainable
-from emotion_yolo.compose import Crop, write_crops, write_scenes, write_table, write_train
-from emotion_yolo.localise import Localised, face_finder, localise
+from emotion_yolo.compose import Crop, write_crops, write_opinions, write_scenes, write_table, write_train
+from emotion_yolo.gallery import check_sheet, to_check
+from emotion_yolo.images import read_rgb
+from emotion_yolo.localise import Localised, face_finder, localise, typical_box
 from emotion_yolo.params import Prepare, load_params
 from emotion_yolo.paths import CARDS, CROPS, DATA_PIN, PREPARE_REPORT, PREPARED, SCENES
 from emotion_yolo.progress import counting
 from emotion_yolo.scenes import split_scenes
 from emotion_yolo.stages import run_stage
+from emotion_yolo.teacher import Boxes, Teacher, blended
 from emotion_yolo.twins import resolve_twins
 
 Kind = Literal["crops", "scenes"]
@@ -32,13 +36,21 @@ def main() -> None:
     params = load_params().prepare
     PREPARE_REPORT.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(PREPARED, ignore_errors=True)
-    report = {"crops": prepare_crops(params), "scenes": prepare_scenes(params)}
+    teacher = load_teacher(params)
+    crops, frame = prepare_crops(params, teacher)
+    report = {"crops": crops, "scenes": prepare_scenes(params, teacher, frame)}
     write_table(PREPARED)
     (PREPARE_REPORT / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-def prepare_crops(params: Prepare) -> dict[str, object]:
-    """Write the three splits of crops; returns what the report says of them."""
+def load_teacher(params: Prepare) -> Teacher | None:
+    """Load the model whose opinions are trained on, where params name one."""
+    teacher = params.teacher
+    return Teacher(Path(teacher.detector), imgsz=teacher.imgsz) if teacher.detector else None
+
+
+def prepare_crops(params: Prepare, teacher: Teacher | None) -> tuple[dict[str, object], Boxes]:
+    """Write the three splits of crops; returns what the report says of them, and a face's typical box xywhn [4]."""
     found = checked(CROPS, "crops", params.workers)
     twins = resolve_twins(found.records, distance=params.twin_distance)
     records = list(twins.kept)
@@ -47,9 +59,10 @@ def prepare_crops(params: Prepare) -> dict[str, object]:
         boxes = localise(
             [record.image for record in records],
             finder,
-            threads=params.workers or os.cpu_count() or 1,
+            threads=_threads(params),
             progress=progress,
         )
+    write_check_sheet(records, boxes)
     sheets = 0
     kept: Counter[str] = Counter()
     for split in SPLITS:
@@ -60,13 +73,18 @@ def prepare_crops(params: Prepare) -> dict[str, object]:
         ]
         kept[split] = len(crops)
         if split == "train":
+            if teacher and params.teacher.crops:
+                crops = taught(crops, teacher, params)
+            if params.localise.train_boxes == "given":
+                given = {record.image: record.labels.xywhn[0] for record in records}
+                crops = [replace(crop, xywhn=given[crop.image]) for crop in crops]
             with counting("sheets") as progress:
                 sheets = write_train(
                     crops, PREPARED, params.sheets, seed=params.seed, workers=params.workers, progress=progress
                 )
         else:
             write_crops(crops, PREPARED, split)
-    return {
+    report: dict[str, object] = {
         "raw": found.counts,
         "quarantined": found.quarantined,
         "findings": Counter(finding.code for finding in found.findings),
@@ -75,9 +93,28 @@ def prepare_crops(params: Prepare) -> dict[str, object]:
         "kept": kept,
         "sheets": sheets,
     }
+    return report, typical_box(boxes)
 
 
-def prepare_scenes(params: Prepare) -> dict[str, object]:
+def write_check_sheet(records: list[Record], boxes: list[Localised]) -> None:
+    """Draw boxes for a person to look at: the least certain, the undecided, and some of all others."""
+    chosen = to_check([(box.how, box.confidence) for box in boxes])
+    shown = [(read_rgb(records[i].image), boxes[i].xywhn.tolist(), boxes[i].how, boxes[i].confidence) for i in chosen]
+    PillowImage.fromarray(check_sheet(shown)).save(PREPARE_REPORT / "boxes.jpg", quality=88)
+
+
+def taught(crops: list[Crop], teacher: Teacher, params: Prepare) -> list[Crop]:
+    """Return train crops whose targets are partly the teacher's."""
+    seen = [(crop.image, crop.xywhn) for crop in crops]
+    changed = []
+    with counting("teacher on crops") as progress:
+        for crop, opinion in zip(crops, teacher.of_crops(seen, threads=_threads(params)), strict=True):
+            changed.append(replace(crop, target=blended(crop.cls, opinion, share=params.teacher.crops)))
+            progress(len(changed), len(crops))
+    return changed
+
+
+def prepare_scenes(params: Prepare, teacher: Teacher | None, frame: Boxes) -> dict[str, object]:
     """Write the scenes, if there are any and they are wanted; returns what the report says of them."""
     if not params.scenes.use or not SCENES.is_dir():
         return {"used": False}
@@ -93,6 +130,18 @@ def prepare_scenes(params: Prepare) -> dict[str, object]:
     faces = {
         split: write_scenes(records[split], PREPARED, split, params.scenes, workers=params.workers) for split in SPLITS
     }
+    named = 0
+    if teacher:
+        with counting("teacher on scenes") as progress:
+            named = write_opinions(
+                records["train"],
+                PREPARED,
+                teacher,
+                frame=frame,
+                min_face=params.teacher.min_face,
+                threads=_threads(params),
+                progress=progress,
+            )
     return {
         "used": True,
         "quarantined": found.quarantined,
@@ -100,6 +149,7 @@ def prepare_scenes(params: Prepare) -> dict[str, object]:
         "twins": twins.as_dict(),
         "photographs": {split: len(part) for split, part in records.items()},
         "faces": faces,
+        "named_by_teacher": named,
     }
 
 
@@ -120,6 +170,10 @@ def card_of(pin: Path, kind: Kind) -> DatasetCard:
     if name:
         return load_card(CARDS / f"{name}.yaml")
     return load_card(CARDS / f"{_LIKE[kind]}.yaml").model_copy(update={"counts": None})
+
+
+def _threads(params: Prepare) -> int:
+    return params.workers or os.cpu_count() or 1
 
 
 def _dropped(box: Localised, split: str, params: Prepare) -> bool:

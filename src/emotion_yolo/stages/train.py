@@ -17,6 +17,7 @@ from emotion_yolo.paths import (
     PREPARED,
     RUN,
     SCENE_PREFIX,
+    TARGETS,
     TRAIN_REPORT,
     TRAINED,
     WANDB,
@@ -78,6 +79,7 @@ def write_view(prepared: Path, view: Path, *, scene_repeat: int, valid_pictures:
         (view / kind).mkdir(parents=True)
         for split in ("train", "valid"):
             (view / kind / split).symlink_to(prepared / kind / split)
+    (view / TARGETS).symlink_to(prepared / TARGETS)  # which may be missing: then labels are all there is
     train_names = sorted(path.name for path in (prepared / "images" / "train").iterdir())
     valid_names = sorted(path.name for path in (prepared / "images" / "valid").iterdir())
     repeated = [name for name in train_names for _ in range(scene_repeat if name.startswith(SCENE_PREFIX) else 1)]
@@ -106,4 +108,4 @@ def read_results(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, interrupted="the next `dvc repro` goes on after the last finished epoch")
