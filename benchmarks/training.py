@@ -52,9 +52,7 @@ def measure(side: str, epochs: int) -> list[float]:
     params = load_params().train
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        data = write_view(
-            PREPARED, out / "view", scene_repeat=params.scene_repeat, valid_pictures=params.valid_pictures
-        )
+        data = write_view(PREPARED, out / "view", params)
         # Both validate on the same pictures, and both begin with the same weights.
         arguments = {k: v for k, v in params.model_dump().items() if k not in OURS} | {"epochs": epochs}
         if side == SIDES[0]:

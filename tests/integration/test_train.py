@@ -11,16 +11,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from ultralytics import YOLO
 
 from emotion_yolo.emotions import FACE_ID, NAMES
+from emotion_yolo.images import read_rgb
+from emotion_yolo.labels import read
 from emotion_yolo.params import Train, load_params
 from emotion_yolo.paths import CHECKPOINTS
 from emotion_yolo.stages.train import fingerprint, read_results, several_gpus, write_view
-from tests.builders import painted, painted_labels, prepared_set
+from tests.builders import CELL, COLOURS, painted, painted_labels, prepared_set
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -150,7 +153,7 @@ def test_missing_weights_are_named_with_the_remedy(tmp_path: Path) -> None:
 def test_the_view_repeats_scenes_and_thins_the_valid_split(tmp_path: Path) -> None:
     root = project(tmp_path)
     table = yaml.safe_load(
-        write_view(root / "datasets/prepared", tmp_path / "view", scene_repeat=3, valid_pictures=3).read_text()
+        write_view(root / "datasets/prepared", tmp_path / "view", changed(scene_repeat=3, valid_pictures=3)).read_text()
     )
     names = [Path(line).name for line in Path(table["train"]).read_text().splitlines()]
     assert names.count("scene_a.png") == 3
@@ -161,6 +164,26 @@ def test_the_view_repeats_scenes_and_thins_the_valid_split(tmp_path: Path) -> No
         "4.png",
         "6.png",
     ]
+
+
+def test_valid_crops_lie_on_sheets_where_the_input_has_room_for_several(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    data = write_view(root / "datasets/prepared", tmp_path / "view", changed(imgsz=256, valid_pictures=7))
+    sheets = [Path(line) for line in Path(yaml.safe_load(data.read_text())["val"]).read_text().splitlines()]
+    assert len(sheets) == 2
+    for number, sheet in enumerate(sheets):
+        image = read_rgb(sheet)
+        assert image.shape == (256, 256, 3)
+        labels = read((sheet.parents[1] / "labels" / sheet.name).with_suffix(".txt"), class_names=NAMES)
+        assert labels.cls.tolist() == list(range(7))[number * 4 : number * 4 + 4]
+        for emotion, box in zip(labels.cls, labels.xywhn, strict=True):
+            column, row = int(box[0] * 256), int(box[1] * 256)
+            assert np.abs(image[row, column].astype(int) - COLOURS[emotion]).max() < 8
+            assert box[2] == pytest.approx(CELL / 96 / 2, abs=1e-3)
+
+
+def changed(**values: Any) -> Train:
+    return Train.model_validate(load_params(REPOSITORY / "params.yaml").train.model_dump() | {"imgsz": 96} | values)
 
 
 def test_the_fingerprint_changes_with_params_labels_and_weights(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 import csv
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
+from PIL import Image as PillowImage
 
 from emotion_yolo.artefact import sha256_of
+from emotion_yolo.emotions import FACE_NAME, NAMES
+from emotion_yolo.images import read_rgb
+from emotion_yolo.labels import Labels, read, write
 from emotion_yolo.lineage import data_digest, git_revision
 from emotion_yolo.params import Train, load_params
 from emotion_yolo.paths import (
@@ -23,18 +27,19 @@ from emotion_yolo.paths import (
     WANDB,
     WEIGHTS_NAME,
 )
+from emotion_yolo.scenes import compose_sheet
 from emotion_yolo.stages import run_stage
 from emotion_yolo.tracking import Tracker
 from emotion_yolo.yolo import RESUME_NAME, data_yaml, save_weights, train
+
+_VALID_TILE = 128  # px, least side of a valid crop in the input
 
 
 def main() -> None:
     """Run the stage from the project's root."""
     params = load_params()
     folder = CHECKPOINTS / fingerprint(params.train, PREPARED)
-    data = write_view(
-        PREPARED, folder / "view", scene_repeat=params.train.scene_repeat, valid_pictures=params.train.valid_pictures
-    )
+    data = write_view(PREPARED, folder / "view", params.train)
     TRAINED.mkdir(parents=True, exist_ok=True)
     lineage = {"data": data_digest(DATA_PIN), "revision": git_revision()}
     with Tracker.start(
@@ -71,27 +76,54 @@ def fingerprint(params: Train, prepared: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_view(prepared: Path, view: Path, *, scene_repeat: int, valid_pictures: int) -> Path:
-    """Make a folder of links to the prepared set that Ultralytics may write its caches into; returns its data YAML."""
+def write_view(prepared: Path, view: Path, params: Train) -> Path:
+    """Make a folder that Ultralytics may write its caches into, of links to the prepared set; returns its data YAML.
+
+    Valid crops are laid on sheets where the input is large enough for several: enlarged to fill it, a crop would say
+    how a face is seen of a size that training hardly shows.
+    """
     shutil.rmtree(view, ignore_errors=True)
-    prepared = prepared.absolute()
+    prepared, view = prepared.absolute(), view.absolute()
     for kind in ("images", "labels"):
         (view / kind).mkdir(parents=True)
         for split in ("train", "valid"):
             (view / kind / split).symlink_to(prepared / kind / split)
     (view / TARGETS).symlink_to(prepared / TARGETS)  # which may be missing: then labels are all there is
-    train_names = sorted(path.name for path in (prepared / "images" / "train").iterdir())
-    valid_names = sorted(path.name for path in (prepared / "images" / "valid").iterdir())
-    repeated = [name for name in train_names for _ in range(scene_repeat if name.startswith(SCENE_PREFIX) else 1)]
-    step = max(len(valid_names) // valid_pictures, 1)
+    train = sorted((view / "images" / "train").iterdir())
+    valid = sorted((view / "images" / "valid").iterdir())
+    valid = valid[:: max(len(valid) // params.valid_pictures, 1)]
+    grid = params.imgsz // _VALID_TILE
+    if grid > 1:
+        valid = write_valid_sheets(valid, view / "sheets", grid=grid, size=params.imgsz)
+    repeated = [path for path in train for _ in range(params.scene_repeat if path.name.startswith(SCENE_PREFIX) else 1)]
     lists = {}
-    for split, names in (("train", repeated), ("valid", valid_names[::step])):
-        lists[split] = view.absolute() / f"{split}.list.txt"
-        folder = view.absolute() / "images" / split
-        lists[split].write_text("".join(f"{folder / name}\n" for name in names), "utf-8")
+    for split, paths in (("train", repeated), ("valid", valid)):
+        lists[split] = view / f"{split}.list.txt"
+        lists[split].write_text("".join(f"{path}\n" for path in paths), "utf-8")
     path = view / "data.yaml"
     path.write_text(yaml.safe_dump(data_yaml(lists["train"], lists["valid"]), sort_keys=False), "utf-8")
     return path
+
+
+def write_valid_sheets(crops: Sequence[Path], out: Path, *, grid: int, size: int) -> list[Path]:
+    """Write sheets of `grid` × `grid` crops, each `size` px, with their labels; returns the pictures."""
+    images, labels = out / "images", out / "labels"
+    images.mkdir(parents=True)
+    labels.mkdir()
+    sheets = []
+    for start in range(0, len(crops), grid * grid):
+        tiles = [(read_rgb(crop), labels_of(crop)) for crop in crops[start : start + grid * grid]]
+        sheet, truth = compose_sheet(tiles, grid=grid, size=size)
+        sheets.append(images / f"{start:06d}.png")
+        PillowImage.fromarray(sheet).save(sheets[-1])
+        write(labels / f"{start:06d}.txt", truth)
+    return sheets
+
+
+def labels_of(picture: Path) -> Labels:
+    """Read the labels of a picture in Ultralytics' layout."""
+    path = picture.parents[2] / "labels" / picture.parent.name / f"{picture.stem}.txt"
+    return read(path, class_names=(*NAMES, FACE_NAME))
 
 
 def several_gpus(device: str) -> bool:
