@@ -28,7 +28,7 @@ class Settings(BaseSettings):
         default="auto", description="`auto`: OpenVINO, else ONNX Runtime."
     )
     precision: Literal["auto", "f32", "bf16"] = Field(
-        default="f32", description="Arithmetic of the network on OpenVINO."
+        default="auto", description="Arithmetic of OpenVINO; `auto`: bf16 where the CPU computes in it, else f32."
     )
     imgsz: Annotated[int, Field(ge=32, le=1920, multiple_of=32)] | None = Field(
         default=None, description="Input side in px; default: the model's own."

@@ -76,6 +76,15 @@ def test_the_network_of_the_weights_is_that_of_the_export(detector: Detector) ->
     np.testing.assert_allclose(got[:4, seen], expected[:4, seen], atol=1)
 
 
+def test_the_arithmetic_of_the_service_gives_the_answers_that_were_evaluated(detector: Detector) -> None:
+    served = Detector.load(RELEASE, precision="auto").predict(astronaut())
+    evaluated = detector.predict(astronaut())
+    assert len(served) == len(evaluated)
+    np.testing.assert_allclose(served.xyxy, evaluated.xyxy, atol=4)
+    np.testing.assert_allclose(served.confidence, evaluated.confidence, atol=0.05)
+    np.testing.assert_allclose(served.probabilities, evaluated.probabilities, atol=0.1)
+
+
 def test_finds_the_face_of_a_portrait(detector: Detector) -> None:
     faces = detector.predict(astronaut())
     assert best_overlap(faces, ASTRONAUT_FACE) >= 0.6
