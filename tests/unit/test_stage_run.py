@@ -1,6 +1,9 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +12,11 @@ from emotion_yolo.stages import run_stage
 
 
 @pytest.fixture(autouse=True)
-def restore_sigterm():
-    before = signal.getsignal(signal.SIGTERM)
+def restore_signals():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_an_error_of_ours_is_a_message_and_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,3 +69,14 @@ def test_sigterm_lets_a_stage_clean_up_and_says_how_it_goes_on(
         run_stage(stage, **told)
     assert (exit_.value.code, cleaned) == (130, [True])
     assert capsys.readouterr().err == f"interrupted; {said}\n"
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_an_interruption_within_code_from_a_string_ends_with_the_exit_code_too(number: str, tmp_path: Path) -> None:
+    interrupted = f"import os, signal; os.kill(os.getpid(), signal.{number}); import time; time.sleep(5)"
+    text = f"from emotion_yolo.stages import run_stage\nrun_stage(lambda: exec({interrupted!r}))\n"
+    (tmp_path / "stage.py").write_text(text)
+    # As a module, as DVC starts stages: a script ends otherwise.
+    done = subprocess.run([sys.executable, "-m", "stage"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "interrupted; the next `dvc repro` runs this stage anew\n"

@@ -16,7 +16,9 @@ def run_stage(main: Callable[[], None], *, interrupted: str = "the next `dvc rep
 
     `interrupted` says what becomes of a stage that was cut off.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # which a shell sets for what runs in the background
+            signal.signal(number, _interrupt)
     try:
         main()
     except EmotionYoloError as error:
@@ -32,5 +34,11 @@ def run_stage(main: Callable[[], None], *, interrupted: str = "the next `dvc rep
         raise SystemExit(_INTERRUPTED) from error
 
 
+class _Interrupted(KeyboardInterrupt):
+    """A class of its own: a plain one that passes through an `exec` of a string, which libraries call, makes
+    `python -m` end by the signal after all, whatever exit code was asked for (CPython 3.11).
+    """
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise _Interrupted
