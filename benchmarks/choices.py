@@ -5,12 +5,9 @@ python -m benchmarks.choices --photo photo.jpg [--every 3] [--large 60]
 
 import argparse
 import io
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -18,6 +15,7 @@ from PIL import Image as PillowImage
 from api.engine import in_full
 from api.images import ImageLimits, Picture, decode
 from benchmarks.service import pictures
+from benchmarks.timing import median_ms
 from emotion_yolo.detector import Detector, Precision
 from emotion_yolo.evaluation import Outcome, SceneFigures, match_faces
 from emotion_yolo.paths import PREPARED, RELEASE
@@ -84,18 +82,6 @@ def face_ap(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     """Return the average precision of faces of 32 px and more, and the share of these found at the served threshold."""
     figures = SceneFigures(outcomes)(np.ones(len(outcomes)))
     return figures["face_ap50_32px"], figures["face_recall_32px"]
-
-
-def median_ms(function: Callable[[], Any], *, count: int) -> float:
-    """Time a function."""
-    for _ in range(3):
-        function()
-    timings = []
-    for _ in range(count):
-        started = time.perf_counter()
-        function()
-        timings.append(time.perf_counter() - started)
-    return statistics.median(timings) * 1000
 
 
 def network_ms(detector: Detector, photo: bytes) -> tuple[float, float]:

@@ -8,10 +8,8 @@ import logging
 import os
 import re
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -20,14 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.timing import median_ms
 from emotion_yolo.artefact import describe, read_spec, write_spec
 from emotion_yolo.detector import Detector, Precision, as_planes
 from emotion_yolo.evaluation import CropFigures, SceneFigures
+from emotion_yolo.gallery import evenly
 from emotion_yolo.images import SUFFIXES, read_rgb
 from emotion_yolo.params import load_params
 from emotion_yolo.paths import PREPARED, RELEASE
 from emotion_yolo.prepared import Sample, read_crops, read_scenes
-from emotion_yolo.report import evenly
 from emotion_yolo.stages.evaluate import run
 
 if TYPE_CHECKING:
@@ -107,12 +106,7 @@ def milliseconds(variant: Variant, side: int, threads: int, rounds: int) -> str:
     detector = Detector.load(variant.folder, imgsz=side, threads=threads, precision=variant.precision, square=True)
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     tensor, _ = detector.preprocess(noise)
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        detector.infer(tensor)
-        times.append(time.perf_counter() - start)
-    return f"{statistics.median(times[rounds // 5 :]) * 1000:.1f}"  # the first ones warm up
+    return f"{median_ms(lambda: detector.infer(tensor), count=rounds):.1f}"
 
 
 def megabytes(variant: Variant) -> str:

@@ -8,7 +8,6 @@ import asyncio
 import io
 import json
 import os
-import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from api.images import ImageLimits, decode
 from api.settings import Settings
 from benchmarks.client import Connection, Service, free_port, our_service, percentile, serve
+from benchmarks.timing import median_ms
 from emotion_yolo.artefact import read_spec
 from emotion_yolo.detector import Detector
 
@@ -59,21 +59,10 @@ def network_alone(model: Path, imgsz: int, threads: int, precision: Any, files: 
     detector = Detector.load(model, imgsz=imgsz, threads=threads, precision=precision)
     timings: dict[str, Any] = {}
     for name, data in files.items():
-        decoded = _median_ms(lambda data=data: decode(data, ImageLimits(), fit=imgsz))
+        decoded = median_ms(lambda data=data: decode(data, ImageLimits(), fit=imgsz))
         tensor, _ = detector.preprocess(decode(data, ImageLimits(), fit=imgsz).pixels)
-        timings[name] = {"decode": decoded, "network": _median_ms(lambda tensor=tensor: detector.infer(tensor))}
+        timings[name] = {"decode": decoded, "network": median_ms(lambda tensor=tensor: detector.infer(tensor))}
     return timings
-
-
-def _median_ms(function: Any, *, count: int = 60) -> float:
-    for _ in range(5):
-        function()
-    timings = []
-    for _ in range(count):
-        started = time.perf_counter()
-        function()
-        timings.append(time.perf_counter() - started)
-    return statistics.median(timings) * 1000
 
 
 async def load(port: int, data: bytes, clients: int, seconds: float, content_type: str) -> dict[str, float]:

@@ -22,8 +22,8 @@ from emotion_yolo.calibration import probabilities
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import NAMES
 from emotion_yolo.errors import ModelError
+from emotion_yolo.images import Image
 
-Image = NDArray[np.uint8]
 Tensor = NDArray[np.float32]
 Canvas = tuple[int, int]
 """Width and height of the network's input in px."""

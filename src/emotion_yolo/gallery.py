@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from emotion_yolo.boxes import xywhn_to_xyxy
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import Emotion
+from emotion_yolo.images import Image
 
-Image = NDArray[np.uint8]
+T = TypeVar("T")
 Colour = tuple[int, int, int]
 
 COLOURS: dict[Emotion, Colour] = {
@@ -141,10 +142,10 @@ def to_check(boxes: Sequence[tuple[str, float]], *, count: int = 48) -> list[int
     """
     found = [index for index, (how, _) in enumerate(boxes) if how == "found"]
     doubtful = sorted(found, key=lambda index: boxes[index][1])[: count // 2]
-    missed = _evenly([index for index, (how, _) in enumerate(boxes) if how != "found"], count // 6)
+    missed = evenly([index for index, (how, _) in enumerate(boxes) if how != "found"], count // 6)
     chosen = [*doubtful, *missed]
     others = sorted(set(range(len(boxes))) - set(chosen))
-    return [*chosen, *_evenly(others, count - len(chosen))]
+    return [*chosen, *evenly(others, count - len(chosen))]
 
 
 def check_sheet(boxes: Sequence[tuple[Image, Sequence[float], str, float]]) -> Image:
@@ -162,7 +163,8 @@ def check_sheet(boxes: Sequence[tuple[Image, Sequence[float], str, float]]) -> I
     return contact_sheet(tiles, title=title, columns=8, side=_CHECK_SIDE)
 
 
-def _evenly(items: Sequence[int], count: int) -> list[int]:
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """Return `count` items at even distances: no choice that could flatter."""
     if len(items) <= count:
         return list(items)
     return [items[index * len(items) // count] for index in range(count)]

@@ -84,6 +84,7 @@ class Train(_Section):
     epochs: Annotated[int, Field(ge=1)]
     imgsz: Pixels
     batch: Annotated[int, Field(ge=1)]
+    nbs: Annotated[int, Field(ge=1)]
     scene_repeat: Annotated[int, Field(ge=1, le=20)]
     valid_pictures: Annotated[int, Field(ge=1)]
     optimizer: str

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from emotion_yolo.cards import Split
 from emotion_yolo.emotions import FACE_NAME, NAMES
 from emotion_yolo.errors import LayoutError
-from emotion_yolo.images import SUFFIXES, read_rgb
+from emotion_yolo.images import SUFFIXES, Image, read_rgb
 from emotion_yolo.labels import Labels, read
 
-Image = NDArray[np.uint8]
 Source = Literal["ffhq", "other"]
 
 SOURCES: tuple[Source, ...] = ("ffhq", "other")

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -14,12 +13,10 @@ from emotion_yolo.calibration import reliability_curve
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import FACE_ID, NAMES
 from emotion_yolo.evaluation import Faces, Outcome, Slice
-from emotion_yolo.gallery import Image, Tile, draw_box, draw_detections, enlarged, fitted
-from emotion_yolo.images import read_rgb
+from emotion_yolo.gallery import Tile, draw_box, draw_detections, enlarged, fitted
+from emotion_yolo.images import Image, read_rgb
 from emotion_yolo.metrics import HEIGHT_SIDE, Array, Ranking, truth_xyxy
 from emotion_yolo.prepared import CLASSES, Sample, Source
-
-T = TypeVar("T")
 
 Figures = Mapping[str, float]
 Intervals = Mapping[str, tuple[float, float]]
@@ -209,13 +206,6 @@ def answer_tile(outcome: Outcome, *, side: int) -> Tile:
     large = fitted(image, side=side)
     moved = _moved(outcome.answers, np.zeros(4), image, large)
     return Tile(draw_detections(large, moved), (outcome.sample.image.name, _truth_text(outcome.sample)))
-
-
-def evenly(items: Sequence[T], count: int) -> list[T]:
-    """Return `count` items at even distances: no choice that could flatter."""
-    if len(items) <= count:
-        return list(items)
-    return [items[index * len(items) // count] for index in range(count)]
 
 
 def _truth_text(sample: Sample) -> str:

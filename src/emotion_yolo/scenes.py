@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from emotion_yolo.boxes import xywhn_to_xyxy
 from emotion_yolo.cards import Split
+from emotion_yolo.images import Image
 from emotion_yolo.labels import Labels
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A trained model's opinion of expressions, as targets to train on: for faces that nobody named, and beside labels.
 
 A face of a photograph is cut out as the set's crops are framed, so that the teacher sees what it was trained on, and
-its calibrated probabilities become the face's target. Where it sees no face there, the expression stays unnamed.
+its calibrated probabilities, averaged with those of the mirror image, become the face's target. Where it sees no face
+there, the expression stays unnamed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -55,16 +56,24 @@ class Teacher:
         return targets
 
     def _opinion(self, crop: Image, xywhn: Boxes) -> NDArray[np.float32]:
+        # A face and its mirror image have the same expression, and two looks are surer than one.
+        mirrored = np.concatenate([[1 - xywhn[0]], xywhn[1:]])
+        looks = [self._look(crop, xywhn), self._look(np.ascontiguousarray(crop[:, ::-1]), mirrored)]
+        seen = [look for look in looks if look is not None]
+        if not seen:
+            return np.full(len(NAMES), np.nan, np.float32)
+        opinion: NDArray[np.float32] = np.mean(seen, axis=0)
+        return opinion
+
+    def _look(self, crop: Image, xywhn: Boxes) -> NDArray[np.float32] | None:
         height, width = crop.shape[:2]
         seen = self._detector.predict(crop, conf=0.05)
-        if len(seen):
-            truth = xywhn_to_xyxy(xywhn[None], image_wh=(width, height)).astype(np.float32)
-            overlap = iou_matrix(truth, seen.xyxy)[0]
-            best = int(overlap.argmax())
-            if overlap[best] >= _SAME_FACE:
-                probabilities: NDArray[np.float32] = seen.probabilities[best]
-                return probabilities
-        return np.full(len(NAMES), np.nan, np.float32)
+        if not len(seen):
+            return None
+        truth = xywhn_to_xyxy(xywhn[None], image_wh=(width, height)).astype(np.float32)
+        overlap = iou_matrix(truth, seen.xyxy)[0]
+        best = int(overlap.argmax())
+        return seen.probabilities[best] if overlap[best] >= _SAME_FACE else None
 
 
 def framed(image: Image, xyxy: Boxes, *, frame: Boxes) -> Image:

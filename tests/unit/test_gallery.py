@@ -16,6 +16,7 @@ from emotion_yolo.gallery import (
     draw_box,
     draw_detections,
     enlarged,
+    evenly,
     fitted,
     stacked,
     to_check,
@@ -182,3 +183,8 @@ def test_drawing_needs_neither_matplotlib_nor_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_pictures_are_chosen_at_even_distances() -> None:
+    assert evenly(range(10), 5) == [0, 2, 4, 6, 8]
+    assert evenly("abc", 20) == ["a", "b", "c"]

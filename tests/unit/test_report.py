@@ -15,7 +15,6 @@ from emotion_yolo.report import (
     SLICE_COLUMNS,
     answer_tile,
     confusion_rows,
-    evenly,
     metrics_table,
     mistake_tile,
     pr_rows,
@@ -184,12 +183,6 @@ def test_an_answer_is_shown_with_the_truth(tmp_path: Path) -> None:
     assert named.image.shape == (400, 400, 3)
     assert unknown.caption == ("a.png", "1 faces")
     assert np.array_equal(named.image, unknown.image)
-
-
-def test_pictures_are_chosen_at_even_distances() -> None:
-    outcomes = [outcome(f"{i}.jpg", 3, 3) for i in range(10)]
-    assert [o.sample.image.stem for o in evenly(outcomes, 5)] == ["0", "2", "4", "6", "8"]
-    assert evenly(outcomes, 20) == outcomes
 
 
 def test_what_was_not_measured_of_a_change_is_empty() -> None:

@@ -74,7 +74,9 @@ def test_sigterm_lets_a_stage_clean_up_and_says_how_it_goes_on(
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
 def test_an_interruption_within_code_from_a_string_ends_with_the_exit_code_too(number: str, tmp_path: Path) -> None:
     interrupted = f"import os, signal; os.kill(os.getpid(), signal.{number}); import time; time.sleep(5)"
-    text = f"from emotion_yolo.stages import run_stage\nrun_stage(lambda: exec({interrupted!r}))\n"
+    # Where the tests run in the background of a shell, SIGINT is ignored from the start, by all children too.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    text = f"{heard}from emotion_yolo.stages import run_stage\nrun_stage(lambda: exec({interrupted!r}))\n"
     (tmp_path / "stage.py").write_text(text)
     # As a module, as DVC starts stages: a script ends otherwise.
     done = subprocess.run([sys.executable, "-m", "stage"], cwd=tmp_path, capture_output=True, text=True)

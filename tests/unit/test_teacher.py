@@ -68,6 +68,15 @@ def test_a_face_beside_the_one_asked_for_is_not_taken_for_it(teacher: Teacher, t
     assert np.isnan(opinion).all()
 
 
+def test_the_opinion_is_that_of_the_crop_and_of_its_mirror_image(teacher: Teacher, tmp_path: Path) -> None:
+    # Of two cells that fill the box alike the network's first one is taken: the left one, in the mirror the right one.
+    crop = save_picture(tmp_path / "crop.png", painted({(0, 1): 3, (1, 1): 5}))
+    (opinion,) = teacher.of_crops([(crop, np.asarray([1 / 3, 0.5, 2 / 3, 1 / 3]))], threads=1)
+    assert opinion[3] == pytest.approx(opinion[5], abs=1e-4)
+    assert opinion[3] + opinion[5] > 0.5
+    assert opinion.sum() == pytest.approx(1, abs=1e-5)
+
+
 def test_crops_are_answered_in_order(teacher: Teacher, tmp_path: Path) -> None:
     crops = [(save_picture(tmp_path / f"{i}.png", painted({(1, 1): i % 8})), FRAME) for i in range(20)]
     opinions = np.stack(list(teacher.of_crops(crops, threads=2)))

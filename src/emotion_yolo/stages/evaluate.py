@@ -23,7 +23,7 @@ from emotion_yolo.evaluation import (
     match_faces,
     slice_of,
 )
-from emotion_yolo.gallery import contact_sheet, stacked
+from emotion_yolo.gallery import contact_sheet, evenly, stacked
 from emotion_yolo.images import Image, read_rgb
 from emotion_yolo.metrics import bootstrap
 from emotion_yolo.model_card import Evaluation, UsedSet, model_card, used_sets
@@ -35,7 +35,6 @@ from emotion_yolo.report import (
     SLICE_COLUMNS,
     answer_tile,
     confusion_rows,
-    evenly,
     metrics_table,
     mistake_tile,
     pr_rows,
