@@ -70,7 +70,7 @@ def write_train(
     crops: Sequence[Crop], out: Path, sheets: Sheets, *, seed: int, workers: int, progress: Progress
 ) -> int:
     """Write the train crops: all on sheets and some single, or all single where sheets are off; returns the sheets."""
-    if sheets.size == 0:
+    if sheets.side == 0:
         write_crops(crops, out, "train")
         return 0
     rng = np.random.default_rng(seed + 1)
@@ -92,7 +92,7 @@ def _write_sheet(job: tuple[int, SheetPlan, list[Crop]], *, out: Path, sheets: S
     for crop in members:
         image = read_rgb(crop.image)
         tiles.append((degraded(image, rng) if rng.random() < sheets.degraded else image, crop.labels))
-    sheet, truth = compose_sheet(tiles, grid=plan.grid, size=sheets.size)
+    sheet, truth = compose_sheet(tiles, grid=plan.grid, size=sheets.side)
     _write_jpeg(images / f"sheet_{index:06d}.jpg", sheet)
     write(labels / f"sheet_{index:06d}.txt", truth)
     targets = [crop.target for crop in members if crop.target is not None]
@@ -148,7 +148,7 @@ def _write_scene(record: Record, *, out: Path, split: str, scenes: Scenes) -> in
         shutil.copyfile(record.image, images / record.image.name)
     else:
         images, texts = _folders(out / "images" / "train", out / "labels" / "train")
-        image, labels = shrink_scene(read_rgb(record.image), labels, size=scenes.size, min_face=scenes.min_face)
+        image, labels = shrink_scene(read_rgb(record.image), labels, size=scenes.side, min_face=scenes.min_face)
         _write_jpeg(images / f"{_stem(record, split)}.jpg", image)
     write(texts / f"{_stem(record, split)}.txt", labels)
     return len(labels)

@@ -1,4 +1,8 @@
-"""The strict mirror of `params.yaml`. It has no defaults of its own, so that a value has one home."""
+"""The strict mirror of `params.yaml`. It has no defaults of its own, so that a value has one home.
+
+No param may be called `size` or `nfiles`: DVC's run-cache (3.67.1) leaves keys of these names out of what it compares,
+at any depth, and would give one value's outs for another's.
+"""
 
 import re
 from pathlib import Path
@@ -46,7 +50,7 @@ class Scenes(_Section):
     use: bool
     valid: Share
     test: Share
-    size: Annotated[int, Field(ge=64, le=4096)]
+    side: Annotated[int, Field(ge=64, le=4096)]
     min_face: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
@@ -59,7 +63,7 @@ class Scenes(_Section):
 class Sheets(_Section):
     """How crops are composed to pictures of several faces."""
 
-    size: Annotated[int, Field(ge=0, le=1280, multiple_of=32)]
+    side: Annotated[int, Field(ge=0, le=1280, multiple_of=32)]
     grids: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1)]
     singles: Share
     degraded: Share

@@ -187,7 +187,7 @@ def test_boxes_on_a_sheet_are_where_the_faces_are(project: Path) -> None:
 
 def test_no_twin_of_a_test_or_valid_crop_is_left_in_train(project: Path) -> None:
     (test, other), (valid, *_) = ([crop for crop in CROPS if crop.split == s][:2] for s in ("test", "valid"))
-    change(project, prepare__sheets__size=0)
+    change(project, prepare__sheets__side=0)
     brighter = cv2.convertScaleAbs(test.image(), alpha=0.9, beta=12).astype(np.uint8)
     add(project, Crop("train", "near.png", test.cls, test.cell, 0), image=brighter)
     add(project, Crop("train", "mirrored.png", other.cls, None, 0), image=other.image()[:, ::-1].copy())
@@ -205,7 +205,7 @@ def test_no_twin_of_a_test_or_valid_crop_is_left_in_train(project: Path) -> None
 
 
 def test_a_crop_without_a_face_found_gets_the_typical_box(project: Path) -> None:
-    change(project, prepare__sheets__size=0)
+    change(project, prepare__sheets__side=0)
     faceless = [Crop("train", "faceless.png", 3, None, 801), Crop("test", "faceless.png", 6, None, 802)]
     for crop in faceless:
         add(project, crop)
@@ -222,7 +222,7 @@ def test_a_crop_without_a_face_found_gets_the_typical_box(project: Path) -> None
 
 
 def test_dropped_are_only_train_crops_without_a_face(project: Path) -> None:
-    change(project, prepare__sheets__size=0, prepare__localise__not_found="drop")
+    change(project, prepare__sheets__side=0, prepare__localise__not_found="drop")
     for number, split in enumerate(("train", "valid", "test")):
         add(project, Crop(split, "faceless.png", 3, None, 801 + number))
     stage.main()
@@ -274,7 +274,7 @@ def test_the_teacher_names_faces_of_train_scenes_only(project: Path) -> None:
 
 
 def test_the_teacher_has_its_share_in_the_targets_of_train_crops(project: Path) -> None:
-    change(project, prepare__sheets__size=0, prepare__teacher__crops=0.5)
+    change(project, prepare__sheets__side=0, prepare__teacher__crops=0.5)
     stage.main()
     assert not (PREPARED / "targets/valid").exists()
     for crop in CROPS:
@@ -293,7 +293,7 @@ def test_without_a_teacher_there_are_no_targets(project: Path) -> None:
 
 
 def test_train_crops_can_keep_the_boxes_they_came_with(project: Path) -> None:
-    change(project, prepare__sheets__size=0, prepare__localise__train_boxes="given")
+    change(project, prepare__sheets__side=0, prepare__localise__train_boxes="given")
     stage.main()
     for crop in CROPS:
         width = label_of(crop).xywhn[0, 2]

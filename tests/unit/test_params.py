@@ -1,9 +1,10 @@
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc.stage.cache import _get_cache_hash
 from dvc.utils.serialize import modify_yaml
 from pydantic import BaseModel, ValidationError
 
@@ -96,7 +97,7 @@ def test_all_findings_are_reported_a_line_each(changed: Write) -> None:
         ("prepare__scenes__min_face", -1),
         ("prepare__sheets__grids", []),
         ("prepare__sheets__grids", [0]),
-        ("prepare__sheets__size", 100),
+        ("prepare__sheets__side", 100),
         ("train__imgsz", 100),
         ("train__imgsz", 0),
         ("train__epochs", 1.5),
@@ -168,3 +169,20 @@ def test_off_is_a_word_and_no_boolean(tmp_path: Path, word: str) -> None:
     params = load_params(path)
     assert params.tracking.wandb == word.strip("'")
     assert params.prepare.scenes.use is True
+
+
+def test_the_run_cache_tells_every_param_from_another_value_of_it() -> None:
+    values = yaml.safe_load(SHIPPED.read_text("utf-8"))
+
+    def variants(node: object) -> Iterator[object]:
+        """Yield `node` with another value for one leaf, for each leaf in turn."""
+        if not isinstance(node, dict):
+            yield "another value"
+            return
+        for key, value in node.items():
+            for other in variants(value):
+                yield {**node, key: other}
+
+    keys = [_get_cache_hash({"params": {"params.yaml": params}}) for params in (values, *variants(values))]
+    assert len(keys) > 60
+    assert len(set(keys)) == len(keys)
