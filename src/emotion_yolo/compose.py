@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from emotion_yolo.checks import Record
 from emotion_yolo.emotions import FACE_ID, FACE_NAME, NAMES
 from emotion_yolo.errors import StorageError
-from emotion_yolo.images import read_rgb
+from emotion_yolo.faceless import draw_learnt
+from emotion_yolo.images import Image, read_rgb
 from emotion_yolo.labels import Labels, read, write
 from emotion_yolo.params import Scenes, Sheets
 from emotion_yolo.paths import SCENE_PREFIX, TARGETS
@@ -69,18 +70,22 @@ def write_crops(crops: Sequence[Crop], out: Path, split: str) -> None:
 def write_train(
     crops: Sequence[Crop], out: Path, sheets: Sheets, *, seed: int, workers: int, progress: Progress
 ) -> int:
-    """Write the train crops: all on sheets and some single, or all single where sheets are off; returns the sheets."""
+    """Write the train crops: all on sheets and some single, or all single where sheets are off; returns the sheets.
+
+    Beside the sheets it writes pictures without a face, for which a network that only sees faces finds one anywhere.
+    """
     if sheets.side == 0:
         write_crops(crops, out, "train")
         return 0
     rng = np.random.default_rng(seed + 1)
     singles = rng.random(len(crops)) < sheets.singles
     write_crops([crop for crop, single in zip(crops, singles, strict=True) if single], out, "train")
-    plans = plan_sheets(len(crops), grids=sheets.grids, seed=seed)
+    plans = plan_sheets(len(crops), grids=sheets.grids, seed=seed, rounds=sheets.rounds)
     jobs = [(i, plan, [crops[member] for member in plan.members]) for i, plan in enumerate(plans)]
     write_one = partial(_write_sheet, out=out, sheets=sheets, seed=seed)
     for done, _ in enumerate(map_in_processes(write_one, jobs, workers=workers), start=1):
         progress(done, len(jobs))
+    write_faceless(round(sheets.faceless * len(plans)), out, side=sheets.side, seed=seed)
     return len(plans)
 
 
@@ -98,6 +103,15 @@ def _write_sheet(job: tuple[int, SheetPlan, list[Crop]], *, out: Path, sheets: S
     targets = [crop.target for crop in members if crop.target is not None]
     if targets:
         write_targets(out, f"sheet_{index:06d}", np.stack(targets))
+
+
+def write_faceless(count: int, out: Path, *, side: int, seed: int) -> None:
+    """Write `count` drawn pictures of `side` px without a face, and so with empty label files, to the train split."""
+    images, labels = _folders(out / "images" / "train", out / "labels" / "train")
+    nothing = Labels(np.zeros(0, np.int64), np.zeros((0, 4)))
+    for index in range(count):
+        _write_jpeg(images / f"faceless_{index:06d}.jpg", draw_learnt(np.random.default_rng([seed, index]), side=side))
+        write(labels / f"faceless_{index:06d}.txt", nothing)
 
 
 def write_targets(out: Path, stem: str, targets: NDArray[np.float32]) -> None:
@@ -158,7 +172,7 @@ def _stem(record: Record, split: str) -> str:
     return f"{SCENE_PREFIX}{record.image.stem}" if split == "train" else record.image.stem
 
 
-def _write_jpeg(path: Path, image: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]) -> None:
+def _write_jpeg(path: Path, image: Image) -> None:
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]):
         raise StorageError(f"{path}: could not be written; check the free space and the permissions")

@@ -65,8 +65,10 @@ class Sheets(_Section):
 
     side: Annotated[int, Field(ge=0, le=1280, multiple_of=32)]
     grids: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1)]
+    rounds: Annotated[int, Field(ge=1, le=16)]
     singles: Share
     degraded: Share
+    faceless: Share
 
 
 class Prepare(_Section):

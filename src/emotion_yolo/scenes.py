@@ -26,16 +26,20 @@ class SheetPlan:
     members: tuple[int, ...]
 
 
-def plan_sheets(count: int, *, grids: Sequence[int], seed: int) -> list[SheetPlan]:
-    """Deal `count` crops out to sheets so that each lies on exactly one; the last sheet may have empty tiles."""
+def plan_sheets(count: int, *, grids: Sequence[int], seed: int, rounds: int = 1) -> list[SheetPlan]:
+    """Deal `count` crops out to sheets, `rounds` times: in each round a crop lies on exactly one sheet.
+
+    A second round shows a crop once more at another size, beside others. A round's last sheet may have empty tiles.
+    """
     rng = np.random.default_rng(seed)
-    order = rng.permutation(count)
     plans: list[SheetPlan] = []
-    start = 0
-    while start < count:
-        grid = int(rng.choice(grids))
-        plans.append(SheetPlan(grid, tuple(int(i) for i in order[start : start + grid * grid])))
-        start += grid * grid
+    for _ in range(rounds):
+        order = rng.permutation(count)
+        start = 0
+        while start < count:
+            grid = int(rng.choice(grids))
+            plans.append(SheetPlan(grid, tuple(int(i) for i in order[start : start + grid * grid])))
+            start += grid * grid
     return plans
 
 
