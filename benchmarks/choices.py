@@ -47,7 +47,9 @@ def look(detector: Detector, picture: Picture, sample: Sample) -> Outcome:
     """Analyse a picture as the service does."""
     tensor, box = detector.preprocess(picture.pixels)
     raw, box = detector.infer(tensor), in_full(box, picture)
-    return Outcome(sample, detector.postprocess(raw, box, conf=0.001, iou=0.7), detector.postprocess(raw, box))
+    return Outcome(
+        sample, detector.postprocess(raw, box, conf=0.001, iou=0.7, nested=1), detector.postprocess(raw, box)
+    )
 
 
 def whole(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Picture]]:

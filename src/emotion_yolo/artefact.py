@@ -44,6 +44,8 @@ class Thresholds(_Part):
     """Least confidence of a face in an answer."""
     iou: Annotated[float, Field(ge=0, le=1)]
     """Overlap above which two boxes are one face."""
+    nested: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the smaller of two boxes inside the other above which they are one face; at 1 any two may be two."""
 
 
 class Calibration(_Part):

@@ -42,10 +42,22 @@ def area(boxes: NDArray[F]) -> NDArray[F]:
 
 def iou_matrix(a: NDArray[F], b: NDArray[F]) -> NDArray[F]:
     """Return the [N, M] intersection over union of [N, 4] and [M, 4] corner boxes; 0 where both are empty."""
+    intersection = _intersections(a, b)
+    return _shares(intersection, area(a)[:, None] + area(b)[None, :] - intersection)
+
+
+def nesting_matrix(a: NDArray[F], b: NDArray[F]) -> NDArray[F]:
+    """Return how much of the smaller of two boxes lies in the other, 0-1, [N, M]; 0 where one is empty."""
+    return _shares(_intersections(a, b), np.minimum(area(a)[:, None], area(b)[None, :]))
+
+
+def _intersections(a: NDArray[F], b: NDArray[F]) -> NDArray[F]:
     low = np.maximum(a[:, None, :2], b[None, :, :2])  # [N, M, 2]
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     sides: NDArray[F] = np.clip(high - low, 0, None)
-    intersection = sides[..., 0] * sides[..., 1]
-    union = area(a)[:, None] + area(b)[None, :] - intersection
-    iou: NDArray[F] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-    return iou
+    return sides[..., 0] * sides[..., 1]
+
+
+def _shares(part: NDArray[F], whole: NDArray[F]) -> NDArray[F]:
+    shares: NDArray[F] = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return shares

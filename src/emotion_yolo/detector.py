@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_yolo.artefact import ModelSpec, checked_file, read_spec
-from emotion_yolo.boxes import area, clip_xyxy
+from emotion_yolo.boxes import area, clip_xyxy, nesting_matrix
 from emotion_yolo.calibration import probabilities
 from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import NAMES
@@ -88,12 +88,20 @@ def letterbox(
 
 
 def decode(
-    raw: Tensor, box: Letterbox, *, conf: float, iou: float, temperature: float, max_faces: int = _MAX_FACES
+    raw: Tensor,
+    box: Letterbox,
+    *,
+    conf: float,
+    iou: float,
+    temperature: float,
+    nested: float = 1.0,
+    max_faces: int = _MAX_FACES,
 ) -> Detections:
     """Turn the network's answer [1, 12, A] (centre boxes in input px, eight scores in 0-1) into detections.
 
     A face's emotions exclude each other, so the confidence that there is a face is the sum of the eight scores, at
-    most 1. Non-maximum suppression sees faces, not classes: one face comes back once.
+    most 1. Non-maximum suppression sees faces, not classes: one face comes back once. A mouth, or half a face, overlaps
+    the whole by less than `iou`; so a box also goes if more than `nested` of it lies in a surer one, or of that in it.
     """
     cxcywh, scores = raw[0, :4].T, raw[0, 4:].T  # [A, 4], [A, 8]
     confidence = np.minimum(scores.sum(1), 1.0)
@@ -109,7 +117,10 @@ def decode(
     xyxy = np.concatenate([xywh[kept, :2], xywh[kept, :2] + xywh[kept, 2:]], axis=1)
     xyxy = (xyxy - np.asarray([box.left, box.top] * 2, np.float32)) / box.scale
     xyxy = clip_xyxy(xyxy, image_wh=box.image_wh)
-    visible = np.flatnonzero(area(xyxy) > 0)[:max_faces]  # a box wholly in the grey border is no face
+    visible = np.flatnonzero(area(xyxy) > 0)  # a box wholly in the grey border is no face
+    if nested < 1:
+        visible = visible[_apart(xyxy[visible], nested=nested)]
+    visible = visible[:max_faces]
     kept = kept[visible]
     return Detections(
         xyxy[visible],
@@ -117,6 +128,15 @@ def decode(
         probabilities(scores[kept], temperature=temperature),
         box.image_wh,
     )
+
+
+def _apart(xyxy: Tensor, *, nested: float) -> list[int]:
+    # The surest come first, so that each box is held against those kept before it.
+    kept: list[int] = []
+    for index in range(len(xyxy)):
+        if not kept or nesting_matrix(xyxy[[index]], xyxy[kept]).max() <= nested:
+            kept.append(index)
+    return kept
 
 
 class Detector:
@@ -188,6 +208,7 @@ class Detector:
         *,
         conf: float | None = None,
         iou: float | None = None,
+        nested: float | None = None,
         max_faces: int = _MAX_FACES,
     ) -> Detections:
         """Decode an answer; thresholds default to those chosen on the valid split."""
@@ -197,6 +218,7 @@ class Detector:
             box,
             conf=thresholds.conf if conf is None else conf,
             iou=thresholds.iou if iou is None else iou,
+            nested=thresholds.nested if nested is None else nested,
             temperature=self.spec.calibration.temperature,
             max_faces=max_faces,
         )

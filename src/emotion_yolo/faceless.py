@@ -37,7 +37,8 @@ def stripes(rng: np.random.Generator, wh: tuple[int, int]) -> Image:
     angle, period = rng.uniform(0, np.pi), rng.uniform(8, 80)
     y, x = np.mgrid[: wh[1], : wh[0]]
     second = (x * np.cos(angle) + y * np.sin(angle)) % period < period / 2
-    return np.asarray(rng.integers(0, 256, (2, 3)), np.uint8)[second.astype(int)]
+    colour, other = rng.integers(0, 256, (2, 3))
+    return np.asarray(np.where(second[..., None], colour, other), np.uint8)
 
 
 def discs(rng: np.random.Generator, wh: tuple[int, int]) -> Image:
@@ -50,7 +51,7 @@ def discs(rng: np.random.Generator, wh: tuple[int, int]) -> Image:
     return image
 
 
-LEARNT: dict[str, Draw] = {"one colour": one_colour, "gradient": gradient, "noise": noise}
+LEARNT: dict[str, Draw] = {"one_colour": one_colour, "gradient": gradient, "noise": noise}
 HELD_OUT: dict[str, Draw] = {"stripes": stripes, "discs": discs}
 
 

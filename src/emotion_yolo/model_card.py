@@ -14,6 +14,7 @@ from emotion_yolo.artefact import File, ModelSpec
 from emotion_yolo.cards import load_card
 from emotion_yolo.emotions import NAMES
 from emotion_yolo.evaluation import HEIGHTS, Slice
+from emotion_yolo.faceless import HELD_OUT, LEARNT
 from emotion_yolo.metrics import HEIGHT_SIDE
 from emotion_yolo.params import Evaluate
 from emotion_yolo.prepared import SOURCES, Source
@@ -166,7 +167,7 @@ def _details(evaluation: Evaluation) -> str:
         ),
         ("Answer", "per face: box, confidence that it is a face, probabilities of the eight expressions given a face"),
         ("Files", list_files(spec.files.values())),
-        ("Thresholds, chosen on valid", f"conf {spec.thresholds.conf:g}, iou {spec.thresholds.iou:g}"),
+        ("Thresholds, chosen on valid", _thresholds(spec)),
         ("Temperature, fitted on valid", f"{spec.calibration.temperature:.3f}"),
         ("Licence", f"{spec.licence}, as Ultralytics' YOLO, which it derives from; the data's terms below come on top"),
         ("Data", f"`{spec.lineage.data}` (DVC's digest of `data/`)"),
@@ -203,13 +204,21 @@ def _results(evaluation: Evaluation) -> str:
         parts += [_by_height(evaluation), _by_size(evaluation)]
     if evaluation.slices:
         parts.append(_by_change(evaluation))
+    if metrics.get("n_faceless"):
+        parts.append(_faceless(evaluation))
     ece = f"Expected calibration error of the faces found, 15 bins of top probability: {_figure(metrics, 'ece')}"
     parts.append(f"### Calibration\n\n{ece}. The curve is in `reliability.csv`.")
     return "\n\n".join(parts)
 
 
+def _thresholds(spec: ModelSpec) -> str:
+    served = spec.thresholds
+    nested = f", nested {served.nested:g}" if served.nested < 1 else ""
+    return f"conf {served.conf:g}, iou {served.iou:g}{nested}"
+
+
 def _conditions(evaluation: Evaluation) -> str:
-    metrics, settings, served = evaluation.metrics, evaluation.settings, evaluation.spec.thresholds
+    metrics, settings = evaluation.metrics, evaluation.settings
     scenes = "Scenes: the prepared set has none, so that faces in whole photographs were **not measured**."
     if metrics.get("n_scenes"):
         count = f"n = {metrics['n_scenes']:,} with {metrics['n_faces']:,} faces"
@@ -217,7 +226,7 @@ def _conditions(evaluation: Evaluation) -> str:
     lines = [
         f"Split: test. Crops: n = {metrics['n_crops']:,}, input {evaluation.imgsz} px. {scenes}",
         f"Average precision, and precision and recall at the best F1: conf {settings.conf:g}, iou {settings.iou:g}.",
-        f"All else as served: conf {served.conf:g}, iou {served.iou:g}. Suppression of doubles disregards classes.",
+        f"All else as served: {_thresholds(evaluation.spec)}. Suppression of doubles disregards classes.",
         f"Runtime: {evaluation.backend}, fp32.",
         f"Intervals: 95 %, {settings.bootstrap} bootstrap resamples of the pictures.",
     ]
@@ -295,6 +304,17 @@ def _by_size(evaluation: Evaluation) -> str:
     ]
     header = ("input, px", "AP50, faces ≥ 32 px", "95 %", "AP50, faces ≥ 128 px", "95 %", "best box is the picture")
     return f"### Faces in scenes by size of the input\n\n{_table(header, rows)}\n\n{_HEIGHTS_TEXT}"
+
+
+def _faceless(evaluation: Evaluation) -> str:
+    rows = [
+        (kind.replace("_", " "), trained, _figure(evaluation.metrics, f"false_faces_{kind}"))
+        for kinds, trained in ((LEARNT, "yes"), (HELD_OUT, "no"))
+        for kind in kinds
+    ]
+    count = f"{int(evaluation.metrics['n_faceless']):,} drawn pictures of each kind, other ones than in training."
+    header = ("", "kind seen in training", "share with a face found")
+    return f"### Pictures without a face\n\n{_table(header, rows)}\n\n{count}"
 
 
 def _by_change(evaluation: Evaluation) -> str:

@@ -128,6 +128,7 @@ class Export(_Section):
     max_upscale: Annotated[float, Field(ge=1, le=8)]
     parity: Positive
     iou: Share
+    nested: Annotated[float, Field(gt=0, le=1)]
 
 
 class Evaluate(_Section):
@@ -138,6 +139,7 @@ class Evaluate(_Section):
     scene_imgsz: Pixels
     scene_sizes: list[Pixels]
     robustness: Count
+    faceless: Count
     bootstrap: Annotated[int, Field(ge=0)]
     gallery: Annotated[int, Field(ge=0, le=200)]
     seed: Count

@@ -34,11 +34,8 @@ def test_the_release_finds_the_faces_of_a_real_photograph(released: Client) -> N
     found = body["detections"]
     boxes = np.asarray([[face["box"][side] for side in ("x1", "y1", "x2", "y2")] for face in found])
     overlaps = iou_matrix(boxes, np.asarray(FACES))
-    assert (overlaps[:2].diagonal() >= 0.6).all()
-    # A part of a face can come as a face of its own, which non-maximum suppression does not see: the IoU is small.
-    outer = np.asarray([[540.0, 85.0, 665.0, 425.0], [900.0, 85.0, 1062.0, 292.0]])
-    for part in boxes[2:]:
-        assert ((part[:2] >= outer[:, :2]) & (part[2:] <= outer[:, 2:])).all(axis=1).any()
+    assert overlaps.shape == (2, 2)  # both men and nothing else
+    assert (overlaps.diagonal() >= 0.6).all()
     assert found[0]["confidence"] >= 0.7
     assert {face["emotion"] for face in found} <= set(NAMES)
 

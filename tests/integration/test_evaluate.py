@@ -5,15 +5,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotion_yolo.artefact import read_spec, write_spec
 from emotion_yolo.emotions import FACE_ID, NAMES
 from emotion_yolo.errors import LayoutError, ModelError
 from emotion_yolo.model_card import Evaluation, UsedSet
 from emotion_yolo.params import Evaluate, load_params
 from emotion_yolo.stages import evaluate as stage
-from tests.builders import exported_model, painted, painted_labels, prepared_set
+from tests.builders import CELL, exported_model, painted, painted_labels, prepared_set
 
 SETTINGS = Evaluate(
-    conf=0.001, iou=0.7, scene_imgsz=160, scene_sizes=[96, 160], robustness=12, bootstrap=20, gallery=6, seed=0
+    conf=0.001,
+    iou=0.7,
+    scene_imgsz=160,
+    scene_sizes=[96, 160],
+    robustness=12,
+    faceless=3,
+    bootstrap=20,
+    gallery=6,
+    seed=0,
 )
 WRONG, MISSED = 5, 6
 FILES = {
@@ -191,6 +200,32 @@ def test_changed_pictures_are_measured_beside_plain_ones(done: tuple[Evaluation,
     assert float(table["jpeg10"]["face_ap50_32px"]) == metrics["face_ap50_32px_jpeg10"] > 0.9
     assert table["grey"]["face_ap50_32px"] == ""
     assert "### Changed pictures" in (done[1] / "MODEL_CARD.md").read_text("utf-8")
+
+
+def test_drawn_pictures_without_a_face_show_what_is_seen_in_them(done: tuple[Evaluation, Path], tmp_path: Path) -> None:
+    kinds = {f"false_faces_{kind}" for kind in ("one_colour", "gradient", "noise", "stripes", "discs")}
+    shares = {name: value for name, value in done[0].metrics.items() if name in kinds}
+    assert set(shares) == kinds
+    assert done[0].metrics["n_faceless"] == 3
+    assert "### Pictures without a face" in (done[1] / "MODEL_CARD.md").read_text("utf-8")
+    for conf, share in ((0.0, 1.0), (1.0, 0.0)):
+        detector = stage.Detector.load(exported_model(tmp_path / f"{conf}", conf=conf))
+        figures = stage.false_faces(detector, count=2, seed=0)
+        assert figures == dict.fromkeys(kinds, share) | {"n_faceless": 2}
+    assert stage.false_faces(detector, count=0, seed=0) == {}
+
+
+def test_parts_of_faces_are_left_out_of_answers_but_not_of_average_precision(tmp_path: Path) -> None:
+    folder = exported_model(tmp_path / "export", box_side=2 * CELL)
+    spec = read_spec(folder)
+    apart = spec.thresholds.model_copy(update={"nested": 0.6})
+    write_spec(folder, spec.model_copy(update={"thresholds": apart}))
+    # Two neighbouring cells, whose boxes of two cells' side lie in each other by two thirds: an IoU of 0.4.
+    crop = (painted({(0, 0): 1, (1, 0): 2}), painted_labels({(0, 0): 1}))
+    root = prepared_set(tmp_path / "prepared", crops={"a.png": crop})
+    detector = stage.Detector.load(folder)
+    (outcome,) = stage.run(detector, stage.read_crops(root, "test"), params=SETTINGS, title="crops")
+    assert (len(outcome.answers), (outcome.candidates.confidence > 0.5).sum()) == (1, 2)
 
 
 def test_changed_pictures_can_be_left_out(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from emotion_yolo import emotions
 from emotion_yolo.checks import Record
 from emotion_yolo.compose import Crop, write_crops, write_scenes, write_table, write_train
 from emotion_yolo.errors import StorageError
+from emotion_yolo.images import read_rgb
 from emotion_yolo.labels import Labels, read
 from emotion_yolo.params import Scenes, Sheets
 from emotion_yolo.prepared import CLASSES, read_crops, read_scenes
@@ -67,6 +68,18 @@ def test_train_crops_lie_on_sheets_and_some_are_single_too(tmp_path: Path) -> No
         read(path, class_names=CLASSES) for path in sorted((tmp_path / "out" / "labels" / "train").glob("sheet_*"))
     ]
     assert sorted(np.concatenate([label.cls for label in labels])) == sorted(i % 8 for i in range(40))
+
+
+def test_pictures_without_a_face_are_added_to_the_sheets_with_no_label(tmp_path: Path) -> None:
+    sheets = Sheets(side=64, grids=[1], singles=0.0, degraded=0.0, rounds=2, faceless=0.25)
+    count = write_train(crops_of(tmp_path / "raw", 8), tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
+    faceless = sorted((tmp_path / "out" / "images" / "train").glob("faceless_*"))
+    assert (count, len(faceless)) == (16, 4)
+    assert len({path.read_bytes() for path in faceless}) == 4
+    for path in faceless:
+        assert read_rgb(path).shape == (64, 64, 3)
+        assert len(read(tmp_path / "out" / "labels" / "train" / f"{path.stem}.txt", class_names=CLASSES)) == 0
+    assert not (tmp_path / "out" / "targets").exists()
 
 
 def test_the_face_on_a_sheet_is_where_its_label_says(tmp_path: Path) -> None:

@@ -38,7 +38,15 @@ def card(
     slices: Sequence[Slice] = (),
 ) -> str:
     settings = Evaluate(
-        conf=0.001, iou=0.7, scene_imgsz=640, scene_sizes=[320], robustness=600, bootstrap=200, gallery=24, seed=0
+        conf=0.001,
+        iou=0.7,
+        scene_imgsz=640,
+        scene_sizes=[320],
+        robustness=600,
+        faceless=50,
+        bootstrap=200,
+        gallery=24,
+        seed=0,
     )
     return model_card(
         Evaluation(
@@ -137,6 +145,20 @@ def test_changed_pictures_stand_in_a_table_with_their_conditions(spec: ModelSpec
     assert "600 of the test crops" in text
     assert "12.5%" in text
     assert "Changed pictures" not in card(spec, CROPS)
+
+
+def test_pictures_without_a_face_stand_in_a_table_that_says_which_kinds_were_learnt(spec: ModelSpec) -> None:
+    kinds = {"one_colour": 0.25, "gradient": 0.125, "noise": 0.0, "stripes": 0.5, "discs": 0.75}
+    text = card(spec, CROPS | {"n_faceless": 40} | {f"false_faces_{kind}": share for kind, share in kinds.items()})
+    for row in ("| one colour | yes | 0.250 |", "| stripes | no | 0.500 |", "40 drawn pictures of each kind"):
+        assert row in text
+    assert "Pictures without a face" not in card(spec, CROPS)
+
+
+def test_parts_of_faces_are_named_among_the_thresholds_where_they_are_left_out(spec: ModelSpec) -> None:
+    assert "nested" not in card(spec, CROPS)
+    apart = spec.model_copy(update={"thresholds": spec.thresholds.model_copy(update={"nested": 0.7})})
+    assert "conf 0.31, iou 0.5, nested 0.7" in card(apart, CROPS)
 
 
 def test_every_change_has_a_name_that_people_read(spec: ModelSpec) -> None:

@@ -21,6 +21,15 @@ def test_every_crop_lies_on_exactly_one_sheet() -> None:
     assert all(len(plan.members) == plan.grid**2 for plan in plans[:-1])
 
 
+def test_in_each_round_every_crop_is_dealt_once_among_others() -> None:
+    once, twice = (plan_sheets(90, grids=[1, 2, 3], seed=5, rounds=rounds) for rounds in (1, 2))
+    assert twice[: len(once)] == once
+    second = twice[len(once) :]
+    assert sorted(member for plan in second for member in plan.members) == list(range(90))
+    grids = [{member: plan.grid for plan in plans for member in plan.members} for plans in (once, second)]
+    assert sum(grids[0][i] != grids[1][i] for i in range(90)) > 20  # and often at another size
+
+
 def test_the_same_seed_deals_the_same_sheets_and_another_deals_others() -> None:
     assert plan_sheets(50, grids=[2, 3], seed=1) == plan_sheets(50, grids=[2, 3], seed=1)
     assert plan_sheets(50, grids=[2, 3], seed=1) != plan_sheets(50, grids=[2, 3], seed=2)

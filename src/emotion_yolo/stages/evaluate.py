@@ -23,6 +23,7 @@ from emotion_yolo.evaluation import (
     match_faces,
     slice_of,
 )
+from emotion_yolo.faceless import HELD_OUT, LEARNT
 from emotion_yolo.gallery import contact_sheet, evenly, stacked
 from emotion_yolo.images import Image, read_rgb
 from emotion_yolo.metrics import bootstrap
@@ -62,6 +63,7 @@ _CORES = max((os.cpu_count() or 1) // 8, 1)  # of one inference; eight at a time
 _AT_ONCE = max((os.cpu_count() or 1) // _CORES, 1)
 _SHOWN = 12  # pictures of each kind among the annotated ones
 _SCENE_SIDE, _CROP_SIDE = 640, 320  # px, long sides at which they are shown
+_FACELESS_WH = (640, 480)  # px
 
 
 def main() -> None:
@@ -113,6 +115,7 @@ def evaluate(params: Evaluate, *, artefact: Path, prepared: Path, sets: Sequence
             intervals |= bootstrap(sized, len(scenes), resamples=params.bootstrap, seed=params.seed)
     slices, more = withstand(evenly(samples, params.robustness), photographs, params=params, artefact=artefact)
     figures |= more
+    figures |= false_faces(detector, count=params.faceless, seed=params.seed)
 
     faces = crop_figures.faces
     evaluation = Evaluation(
@@ -170,6 +173,18 @@ def withstand(
     return slices, figures
 
 
+def false_faces(detector: Detector, *, count: int, seed: int) -> dict[str, float]:
+    """Return in what share of `count` drawn pictures of each kind, none with a face, the detector answers with one."""
+    figures: dict[str, float] = {}
+    for number, (kind, draw) in enumerate((LEARNT | HELD_OUT).items() if count else (), start=1):
+        rng = np.random.default_rng([seed, 0, number])  # never the numbers of the train pictures, [seed, index]
+        pictures = [draw(rng, _FACELESS_WH) for _ in range(count)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            seen = sum(len(answer) > 0 for answer in pool.map(detector.predict, pictures))
+        figures[f"false_faces_{kind}"] = seen / count
+    return figures | ({"n_faceless": count} if count else {})
+
+
 def answers_sheet(crops: Sequence[Outcome], scenes: Sequence[Outcome]) -> Image:
     """Show answers to photographs, large, and to crops, both at even distances through the split."""
     title = "Answers at the served threshold, at even distances through the test split: "
@@ -193,7 +208,8 @@ def run(
         image, labels = change(read_rgb(sample.image), sample.labels)
         tensor, box = detector.preprocess(image)
         raw = detector.infer(tensor)
-        candidates = detector.postprocess(raw, box, conf=params.conf, iou=params.iou)
+        # Average precision knows no suppression but the one by IoU.
+        candidates = detector.postprocess(raw, box, conf=params.conf, iou=params.iou, nested=1)
         return Outcome(Sample(sample.image, labels), candidates, detector.postprocess(raw, box))
 
     outcomes = []

@@ -70,7 +70,7 @@ def first_spec(folder: Path, params: Export, lineage: Lineage) -> ModelSpec:
             "openvino_xml": describe(folder / "model.xml"),
             "openvino_bin": describe(folder / "model.bin"),
         },
-        thresholds=Thresholds(conf=0.0, iou=params.iou),
+        thresholds=Thresholds(conf=0.0, iou=params.iou, nested=params.nested),
         calibration=Calibration(temperature=1.0),
         lineage=lineage,
     )
@@ -144,7 +144,7 @@ def fit(
     temperature = round(fit_temperature(at_one, truth), 4)
     calibrated = probabilities(at_one, temperature=temperature)
     changes: dict[str, object] = {
-        "thresholds": Thresholds(conf=round(conf, 3), iou=crop_detector.spec.thresholds.iou),
+        "thresholds": crop_detector.spec.thresholds.model_copy(update={"conf": round(conf, 3)}),
         "calibration": Calibration(temperature=temperature),
     }
     report: dict[str, object] = {
