@@ -30,7 +30,7 @@ from emotion_yolo.errors import DataError, EmotionYoloError, ParamsError
 WORKSPACES = Path(".ablation")
 ROWS = "rows.jsonl"
 
-COLUMNS = ("map50", "emotion_top1", "top1_gap", "face_ap50_32px", "face_ap50_128px", "frame_boxes")
+COLUMNS = ("map50", "emotion_top1", "top1_gap", "face_ap50_32px", "face_ap50_128px", "frame_boxes", "false_faces")
 
 Row = dict[str, Any]
 """A variant's name, overrides, revision, minutes, and figures with their intervals on valid."""
@@ -159,7 +159,7 @@ def measure(export: Path, valid: Path) -> dict[str, dict[str, Any]]:
     from emotion_yolo.metrics import bootstrap
     from emotion_yolo.params import load_params
     from emotion_yolo.prepared import read_crops, read_scenes
-    from emotion_yolo.stages.evaluate import run
+    from emotion_yolo.stages.evaluate import false_faces, run
 
     params = load_params().evaluate
     figures: dict[str, float] = {}
@@ -174,6 +174,9 @@ def measure(export: Path, valid: Path) -> dict[str, dict[str, Any]]:
             measured = kind(run(detector, samples, params=params, title=title))
             figures |= {**measured(np.ones(len(samples))), **measured.counts()}
             intervals |= bootstrap(measured, len(samples), resamples=params.bootstrap, seed=params.seed)
+    seen = false_faces(Detector.load(export, threads=1), count=params.faceless, seed=params.seed)
+    if count := seen.pop("n_faceless", 0):
+        figures |= seen | {"false_faces": sum(seen.values()) / len(seen), "n_faceless": count * len(seen)}
     return {
         "figures": {name: round(float(value), 5) for name, value in figures.items() if np.isfinite(value)},
         "intervals": {name: [round(low, 5), round(high, 5)] for name, (low, high) in intervals.items()},
@@ -253,7 +256,13 @@ def table(plan: Plan, rows: Mapping[str, Row]) -> str:
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines]) + f"\n\n{conditions}"
 
 
-_COUNTS = {"n_crops": "crops", "n_scenes": "photographs", "n_faces_32px": "faces ≥ 32 px", "n_faces_128px": "≥ 128 px"}
+_COUNTS = {
+    "n_crops": "crops",
+    "n_scenes": "photographs",
+    "n_faces_32px": "faces ≥ 32 px",
+    "n_faces_128px": "≥ 128 px",
+    "n_faceless": "drawn pictures without one",
+}
 
 
 def _cell(row: Row, column: str, first: float | None) -> str:
