@@ -87,6 +87,7 @@ class Train(_Section):
     """Fine-tuning; what is not in `yolo.OURS` is Ultralytics' own argument."""
 
     weights: str
+    keep: Annotated[float, Field(ge=0, lt=1)]
     epochs: Annotated[int, Field(ge=1)]
     imgsz: Pixels
     batch: Annotated[int, Field(ge=1)]

@@ -46,7 +46,7 @@ settings.update({"dvc": False, "wandb": False, "sync": False, "tensorboard": Fal
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 """Called with the number of the finished epoch, from 1, and its losses, valid metrics and learning rates."""
 
-OURS = {"weights", "scene_repeat", "valid_pictures", "amp", "device"}
+OURS = {"weights", "keep", "scene_repeat", "valid_pictures", "amp", "device"}
 """What of `params.Train` is not Ultralytics' own argument of the same name."""
 
 
@@ -278,7 +278,7 @@ def train(data: Path, params: Train, *, checkpoints: Path, on_epoch: OnEpoch | N
     if (checkpoints / RESUME_NAME).exists():
         overrides["resume"] = str(checkpoints / RESUME_NAME)
     else:
-        check_weights(params.weights)
+        check_weights(params.weights, keep=params.keep)
     EmotionTrainer.on_epoch, EmotionTrainer.cpu_bf16 = on_epoch, cpu_bf16
     try:
         EmotionTrainer(overrides=overrides).train()
@@ -288,13 +288,15 @@ def train(data: Path, params: Train, *, checkpoints: Path, on_epoch: OnEpoch | N
     return finished
 
 
-def check_weights(weights: str) -> None:
+def check_weights(weights: str, *, keep: float = 0.0) -> None:
     """See to it that `weights`, a path or a name that Ultralytics downloads, is a detection checkpoint.
+
+    To be kept in part, it has to be one of the eight emotions.
 
     Raises:
         ModelError: it is not, or cannot be had.
     """
-    if Path(weights).suffix in {".yaml", ".yml"}:
+    if not keep and Path(weights).suffix in {".yaml", ".yml"}:
         return
     try:
         model = YOLO(weights)
@@ -303,6 +305,9 @@ def check_weights(weights: str) -> None:
         raise ModelError(f"{message}; name a checkpoint that is there, or one Ultralytics can download") from error
     if model.task != "detect":
         raise ModelError(f"train.weights is {weights!r}, a model for {model.task!r}; expected one for 'detect'")
+    if keep and tuple(model.names.values()) != NAMES:
+        message = f"train.keep is {keep:g}, but train.weights {weights!r} does not name the eight emotions"
+        raise ModelError(f"{message}; start from a release, or set train.keep to 0")
 
 
 def data_yaml(train: Path, valid: Path) -> dict[str, object]:
@@ -310,12 +315,22 @@ def data_yaml(train: Path, valid: Path) -> dict[str, object]:
     return {"train": str(train), "val": str(valid), "names": dict(enumerate([*NAMES, FACE_NAME]))}
 
 
-def save_weights(checkpoint: Path, out: Path) -> None:
+def save_weights(checkpoint: Path, out: Path, *, start: str = "", keep: float = 0.0) -> None:
     """Write the weights of a finished training in fp16, without dates, paths and optimiser state.
 
-    The same weights give the same bytes, and a plain `YOLO(out)` loads them.
+    The same weights give the same bytes, and a plain `YOLO(out)` loads them. They are averaged with those of `start`, of
+    which `keep` (0-1) is the share: between the two ends of a fine-tuning often lies a better place than either
+    (Wortsman et al., arXiv:2109.01903).
     """
     model, ckpt = load_checkpoint(checkpoint)
+    if keep:
+        before = YOLO(start).model.state_dict()
+        # Counters of batches, the only integers, stay as training left them.
+        averaged = {
+            name: torch.lerp(value.float(), before[name].float(), keep) if value.is_floating_point() else value
+            for name, value in model.state_dict().items()
+        }
+        model.load_state_dict(averaged)
     model = model.half().to(memory_format=torch.contiguous_format)
     model.criterion = None
     model.args = {"task": "detect", "imgsz": int(ckpt["train_args"]["imgsz"])}

@@ -57,7 +57,7 @@ def main() -> None:
         if several_gpus(params.train.device):  # their processes cannot call back: the curves come afterwards
             for epoch, metrics in read_results(trained.results):
                 tracker.log_epoch(epoch, metrics)
-    save_weights(trained.weights, TRAINED / WEIGHTS_NAME)
+    save_weights(trained.weights, TRAINED / WEIGHTS_NAME, start=params.train.weights, keep=params.train.keep)
     # All that was worth keeping is now an out; an interrupted stage would have left the folder to resume from.
     shutil.rmtree(folder)
 
