@@ -318,9 +318,9 @@ def data_yaml(train: Path, valid: Path) -> dict[str, object]:
 def save_weights(checkpoint: Path, out: Path, *, start: str = "", keep: float = 0.0) -> None:
     """Write the weights of a finished training in fp16, without dates, paths and optimiser state.
 
-    The same weights give the same bytes, and a plain `YOLO(out)` loads them. They are averaged with those of `start`, of
-    which `keep` (0-1) is the share: between the two ends of a fine-tuning often lies a better place than either
-    (Wortsman et al., arXiv:2109.01903).
+    The same weights give the same bytes, and a plain `YOLO(out)` loads them. They are averaged with those of `start`,
+    of which `keep` (0-1) is the share: between the two ends of a fine-tuning often lies a better place than either
+    (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, arXiv:2109.01903).
     """
     model, ckpt = load_checkpoint(checkpoint)
     if keep:
