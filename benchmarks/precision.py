@@ -120,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=RELEASE, help="folder with model.json")
     parser.add_argument("--data", type=Path, default=PREPARED, help="prepared set with train and valid")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[320, 416, 640], help="px")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[320, 512, 640], help="px")
     parser.add_argument("--crops", type=int, default=600, help="valid crops, evenly picked")
     parser.add_argument("--scenes", type=int, default=1000, help="valid photographs, evenly picked")
     parser.add_argument("--calibration", type=int, default=300, help="train pictures that INT8 is calibrated on")

@@ -14,6 +14,7 @@ from emotion_yolo.boxes import iou_matrix
 from emotion_yolo.detections import Detections
 from emotion_yolo.detector import Backend, Detector, Image, as_planes
 from emotion_yolo.emotions import NAMES
+from emotion_yolo.faceless import HELD_OUT, LEARNT
 from emotion_yolo.images import read_rgb
 from emotion_yolo.yolo import torch_forward
 
@@ -115,6 +116,13 @@ def test_no_best_box_is_the_whole_picture(detector: Detector, two_men: Image, sh
 @pytest.mark.parametrize("image", [np.full((300, 400, 3), 114, np.uint8), noise()], ids=["grey", "noise"])
 def test_there_is_no_face_in_a_picture_of_nothing(detector: Detector, image: Image) -> None:
     assert len(detector.predict(image)) == 0
+
+
+@pytest.mark.parametrize("kind", LEARNT | HELD_OUT)
+def test_hardly_a_face_is_seen_in_drawn_pictures_without_one(detector: Detector, kind: str) -> None:
+    rng = np.random.default_rng(7)
+    pictures = [(LEARNT | HELD_OUT)[kind](rng, (320, 240)) for _ in range(20)]
+    assert sum(len(detector.predict(picture)) > 0 for picture in pictures) <= 1
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnx"])
