@@ -308,12 +308,12 @@ def _by_size(evaluation: Evaluation) -> str:
 
 def _faceless(evaluation: Evaluation) -> str:
     rows = [
-        (kind.replace("_", " "), trained, _figure(evaluation.metrics, f"false_faces_{kind}"))
-        for kinds, trained in ((LEARNT, "yes"), (HELD_OUT, "no"))
+        (kind.replace("_", " "), among, _figure(evaluation.metrics, f"false_faces_{kind}"))
+        for kinds, among in ((LEARNT, "yes"), (HELD_OUT, "no"))
         for kind in kinds
     ]
     count = f"{int(evaluation.metrics['n_faceless']):,} drawn pictures of each kind, other ones than in training."
-    header = ("", "kind seen in training", "share with a face found")
+    header = ("", "among those of `prepare.sheets.faceless`", "share with a face found")
     return f"### Pictures without a face\n\n{_table(header, rows)}\n\n{count}"
 
 
