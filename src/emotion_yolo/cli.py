@@ -99,6 +99,32 @@ def predict(
 
 
 @app.command()
+def crop_model(
+    face_weights: Annotated[Path, typer.Argument(help="the folder `model` of face-api.js")],
+    out: Annotated[Path, typer.Option(help="ONNX file to write")] = paths.CROP_MODEL,
+    epochs: Annotated[int, typer.Option(min=1, help="passes over the train crops")] = 12,
+) -> None:
+    """Train a network that names the expressions of single crops, for prepare.teacher.crop_model; resumes."""
+    from emotion_yolo.crop_training import Crops, export_crop_model, train_crop_model
+    from emotion_yolo.face_net import read_face_weights
+    from emotion_yolo.prepared import read_crops
+
+    weights = read_face_weights(face_weights)
+    train, valid = (Crops.read(read_crops(paths.PREPARED, split)) for split in ("train", "valid"))
+    typer.echo(f"{len(train.emotions):,} train crops, {len(valid.emotions):,} valid crops", err=True)
+    checkpoint = paths.CHECKPOINTS / "crop_model.pt"
+    net, temperature = train_crop_model(
+        train, valid, weights=weights, epochs=epochs, checkpoint=checkpoint,
+        on_epoch=lambda epoch, loss, top1: typer.echo(
+            f"epoch {epoch} of {epochs}: loss {loss:.3f}, valid top-1 {top1:.3f}", err=True
+        ),
+    )  # fmt: skip
+    export_crop_model(net, temperature, out)
+    checkpoint.unlink()
+    typer.echo(f"{out}: written, temperature {temperature:.3f}; name it in prepare.teacher.crop_model")
+
+
+@app.command()
 def release(out: Annotated[Path, typer.Argument(help="folder to write")] = paths.RELEASE) -> None:
     """Make the trained, exported and evaluated model the release: served, fine-tuned from and localised with."""
     from emotion_yolo.release import make_release

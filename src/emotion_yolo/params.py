@@ -40,8 +40,17 @@ class Teacher(_Section):
 
     detector: str
     imgsz: Pixels
+    crop_model: str
     crops: Share
     min_face: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _a_crop_model_speaks_beside_a_detector(self) -> Self:
+        if self.crop_model and not self.detector:
+            raise ValueError(
+                f"crop_model is {self.crop_model!r} without a detector, which finds the faces to ask about"
+            )
+        return self
 
 
 class Scenes(_Section):

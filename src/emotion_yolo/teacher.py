@@ -2,11 +2,12 @@
 
 A face of a photograph is cut out as the set's crops are framed, so that the teacher sees what it was trained on, and
 its calibrated probabilities, averaged with those of the mirror image, become the face's target. Where it sees no face
-there, the expression stays unnamed.
+there, the expression stays unnamed. A network that knows expressions and nothing else can be asked beside it.
 """
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_yolo.boxes import iou_matrix, xywhn_to_xyxy
+from emotion_yolo.crop_model import CropModel
 from emotion_yolo.detector import Detector
 from emotion_yolo.emotions import NAMES
 from emotion_yolo.images import Image, read_rgb
@@ -28,15 +30,16 @@ _PAD = 114
 
 
 class Teacher:
-    """A detector that is asked for expressions only; where the faces are is known."""
+    """A detector that is asked for expressions only; where the faces are is known. A crop model may have a say too."""
 
-    def __init__(self, folder: Path, *, imgsz: int) -> None:
-        """Load the exported model in `folder`, to be shown crops of `imgsz` px.
+    def __init__(self, folder: Path, *, imgsz: int, crop_model: Path | None = None) -> None:
+        """Load the exported model in `folder`, to be shown crops of `imgsz` px, and the `crop_model`, an ONNX file.
 
         Raises:
             ModelError: no such model, or an input side that it does not take.
         """
         self._detector = Detector.load(folder, imgsz=imgsz, threads=1)
+        self._crop_model = CropModel(crop_model, threads=cpu_count() or 1) if crop_model else None
 
     def of_crops(self, crops: Iterable[tuple[Path, Boxes]], *, threads: int) -> Iterator[Targets]:
         """Yield the opinion [8] of each crop, given with its face's box xywhn [4]."""
@@ -63,7 +66,9 @@ class Teacher:
         if not seen:
             return np.full(len(NAMES), np.nan, np.float32)
         opinion: NDArray[np.float32] = np.mean(seen, axis=0)
-        return opinion
+        if self._crop_model:
+            opinion = (opinion + self._crop_model.opinion(crop)) / np.float32(2)
+        return opinion.astype(np.float32, copy=False)
 
     def _look(self, crop: Image, xywhn: Boxes) -> NDArray[np.float32] | None:
         height, width = crop.shape[:2]

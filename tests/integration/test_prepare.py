@@ -20,7 +20,7 @@ from emotion_yolo.paths import PREPARE_REPORT, PREPARED
 from emotion_yolo.prepared import read_crops, read_scenes
 from emotion_yolo.stages import prepare as stage
 from emotion_yolo.stages import run_stage
-from tests.builders import CELL, COLOURS, Image, exported_model, painted_labels, save_picture
+from tests.builders import CELL, COLOURS, Image, crop_model, exported_model, painted_labels, save_picture
 
 REPOSITORY = Path(__file__).parents[2]
 FULL_FRAME = "0.499 0.499 0.999 0.999"
@@ -282,6 +282,17 @@ def test_the_teacher_has_its_share_in_the_targets_of_train_crops(project: Path) 
             (target,) = targets_of(Path(crop.name).stem)
             assert target.argmax() == crop.cls
             assert target.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_crop_model_beside_the_teacher_is_asked_too(project: Path) -> None:
+    change(project, prepare__sheets__side=0, prepare__teacher__crops=1.0)
+    stage.main()
+    alone = {crop.name: targets_of(Path(crop.name).stem)[0] for crop in CROPS if crop.split == "train"}
+    change(project, prepare__teacher__crop_model=str(crop_model(project / "crop_model.onnx")))
+    stage.main()
+    # It sees the mean of the picture, which is nearer to grey than to any colour: less sure than the teacher.
+    for name, before in alone.items():
+        assert targets_of(Path(name).stem)[0].max() < before.max() - 0.05
 
 
 def test_without_a_teacher_there_are_no_targets(project: Path) -> None:

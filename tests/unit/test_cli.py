@@ -14,14 +14,16 @@ from typer.testing import CliRunner
 
 from emotion_yolo import cli, paths
 from emotion_yolo.artefact import read_spec
+from emotion_yolo.crop_model import CropModel
 from emotion_yolo.errors import ModelError
-from tests.builders import exported_model, painted, save_picture
+from tests.builders import exported_model, painted, painted_labels, prepared_set, save_picture
+from tests.face_weights import write_face_weights
 from tests.pull_builders import files_of, make_project
 
 # pygtrie, which DVC stands on, warns of itself.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
 
-COMMANDS = {"pull", "sample", "report", "release", "predict"}
+COMMANDS = {"pull", "sample", "report", "release", "predict", "crop-model"}
 METRICS = {"map50": 0.8125, "map50_95": 0.5, "emotion_top1": 0.75, "n_crops": 24}
 
 
@@ -188,6 +190,17 @@ def test_a_release_is_made_without_the_sample_too(folder: Path) -> None:
     shutil.rmtree(paths.SAMPLE)
     call("release")
     assert read_spec(paths.RELEASE).version == read_spec(paths.EXPORT).version
+
+
+def test_a_crop_model_is_trained_from_the_prepared_crops_and_can_be_asked(folder: Path) -> None:
+    for split in ("train", "valid"):
+        crops = {f"{split}{i}.png": (painted({(1, 1): i}), painted_labels({(1, 1): i})) for i in range(8)}
+        prepared_set(paths.PREPARED, crops=crops, split=split)
+    printed = call("crop-model", str(write_face_weights(folder / "face-api")), "--epochs", "1")
+    assert "models/crop_model.onnx: written" in printed
+    opinion = CropModel(paths.CROP_MODEL, threads=1).opinion(painted({(1, 1): 4}))
+    assert opinion.sum() == pytest.approx(1, abs=1e-3)
+    assert not list(paths.CHECKPOINTS.iterdir())
 
 
 def test_predictions_are_a_json_line_a_picture(folder: Path) -> None:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from emotion_yolo.boxes import xywhn_to_xyxy
+from emotion_yolo.crop_model import CropModel
 from emotion_yolo.errors import ModelError
 from emotion_yolo.teacher import Teacher, blended, framed
-from tests.builders import CELL, GREY, exported_model, painted, painted_labels, save_picture
+from tests.builders import CELL, GREY, crop_model, exported_model, painted, painted_labels, save_picture
 
 FRAME = np.asarray([0.5, 0.5, 1 / 3, 1 / 3])
 """Where the face lies in a crop that the painted network can read: its middle cell."""
@@ -75,6 +76,26 @@ def test_the_opinion_is_that_of_the_crop_and_of_its_mirror_image(teacher: Teache
     assert opinion[3] == pytest.approx(opinion[5], abs=1e-4)
     assert opinion[3] + opinion[5] > 0.5
     assert opinion.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_crop_model_has_half_of_the_say(tmp_path: Path) -> None:
+    detector = exported_model(tmp_path / "model", temperature=4.0)
+    names = crop_model(tmp_path / "crop_model.onnx")
+    # The face is of emotion 3, and most of the picture of the colour of emotion 6.
+    colours = {(x, y): 6 for x in range(3) for y in range(3)} | {(1, 1): 3}
+    crop = save_picture(tmp_path / "crop.png", painted(colours))
+    (alone,) = Teacher(detector, imgsz=96).of_crops([(crop, FRAME)], threads=1)
+    (both,) = Teacher(detector, imgsz=96, crop_model=names).of_crops([(crop, FRAME)], threads=1)
+    other = CropModel(names, threads=1).opinion(painted(colours))
+    assert other.argmax() == 6
+    np.testing.assert_allclose(both, (alone + other) / 2, atol=1e-6)
+
+
+def test_where_the_detector_sees_no_face_the_crop_model_is_not_asked(tmp_path: Path) -> None:
+    teacher = Teacher(exported_model(tmp_path / "m"), imgsz=96, crop_model=crop_model(tmp_path / "crop_model.onnx"))
+    crop = save_picture(tmp_path / "crop.png", painted({}))
+    (opinion,) = teacher.of_crops([(crop, FRAME)], threads=1)
+    assert np.isnan(opinion).all()
 
 
 def test_crops_are_answered_in_order(teacher: Teacher, tmp_path: Path) -> None:

@@ -46,7 +46,10 @@ def main() -> None:
 def load_teacher(params: Prepare) -> Teacher | None:
     """Load the model whose opinions are trained on, where params name one."""
     teacher = params.teacher
-    return Teacher(Path(teacher.detector), imgsz=teacher.imgsz) if teacher.detector else None
+    if not teacher.detector:
+        return None
+    crop_model = Path(teacher.crop_model) if teacher.crop_model else None
+    return Teacher(Path(teacher.detector), imgsz=teacher.imgsz, crop_model=crop_model)
 
 
 def prepare_crops(params: Prepare, teacher: Teacher | None) -> tuple[dict[str, object], Boxes]:

@@ -1,0 +1,48 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotion_yolo.crop_model import CropModel
+from emotion_yolo.errors import ModelError
+from tests.builders import COLOURS, crop_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> CropModel:
+    return CropModel(crop_model(tmp_path_factory.mktemp("model") / "crop_model.onnx"), threads=2)
+
+
+@pytest.mark.parametrize("side", [20, 96])
+def test_a_crop_of_any_size_gets_probabilities(model: CropModel, side: int) -> None:
+    for emotion, colour in enumerate(COLOURS):
+        opinion = model.opinion(np.full((side, side, 3), colour, np.uint8))
+        assert opinion.shape == (8,)
+        assert opinion.dtype == np.float32
+        assert opinion.argmax() == emotion
+        assert opinion.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_threads_share_it(model: CropModel) -> None:
+    crops = [np.full((32, 32, 3), COLOURS[i % 8], np.uint8) for i in range(64)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [int(opinion.argmax()) for opinion in pool.map(model.opinion, crops)] == [i % 8 for i in range(64)]
+
+
+def test_a_missing_file_is_named_with_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.onnx: no such file.*emotion-yolo crop-model"):
+        CropModel(tmp_path / "none.onnx", threads=1)
+
+
+def test_a_file_that_is_no_network_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "text.onnx"
+    path.write_text("not a network")
+    with pytest.raises(ModelError, match=r"text\.onnx: OpenVINO cannot read it"):
+        CropModel(path, threads=1)
+
+
+def test_a_network_of_other_classes_is_refused_with_its_shapes(tmp_path: Path) -> None:
+    path = crop_model(tmp_path / "seven.onnx", classes=7)
+    with pytest.raises(ModelError, match=r"seven\.onnx: takes \[\?,3,32,32\] and answers \[\?,7\], expected"):
+        CropModel(path, threads=1)
