@@ -105,14 +105,14 @@ def crop_model(
     epochs: Annotated[int, typer.Option(min=1, help="passes over the train crops")] = 12,
 ) -> None:
     """Train a network that names the expressions of single crops, for prepare.teacher.crop_model; resumes."""
-    from emotion_yolo.crop_training import Crops, export_crop_model, train_crop_model
+    from emotion_yolo.crop_training import Crops, export_crop_model, fingerprint, train_crop_model
     from emotion_yolo.face_net import read_face_weights
     from emotion_yolo.prepared import read_crops
 
     weights = read_face_weights(face_weights)
     train, valid = (Crops.read(read_crops(paths.PREPARED, split)) for split in ("train", "valid"))
     typer.echo(f"{len(train.emotions):,} train crops, {len(valid.emotions):,} valid crops", err=True)
-    checkpoint = paths.CHECKPOINTS / "crop_model.pt"
+    checkpoint = paths.CHECKPOINTS / f"crop_model-{fingerprint(train, weights, epochs=epochs)}.pt"
     net, temperature = train_crop_model(
         train, valid, weights=weights, epochs=epochs, checkpoint=checkpoint,
         on_epoch=lambda epoch, loss, top1: typer.echo(

@@ -5,6 +5,7 @@ people. This one sees nothing but crops, and starts from one that has seen three
 thinks of the train crops becomes a part of their targets (`teacher.py`).
 """
 
+import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -57,6 +58,14 @@ class Crops:
         return cls(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), torch.tensor(emotions))
 
 
+def fingerprint(train: Crops, weights: Weights, *, epochs: int) -> str:
+    """Return 16 hexadecimal digits that change with what is trained on, from and for how long: a checkpoint's name."""
+    digest = hashlib.sha256(f"{epochs}".encode())
+    for array in (train.pictures.numpy(), train.emotions.numpy(), *weights.values()):
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:16]
+
+
 def train_crop_model(
     train: Crops,
     valid: Crops,
@@ -72,7 +81,8 @@ def train_crop_model(
     """Fine-tune the recognition network on crops; returns the network, in eval mode, and its temperature on valid.
 
     AdamW, one cosine, smoothed labels, mixup, and an average of the weights over some 200 steps, which is what is
-    returned. After each epoch the state is written to `checkpoint`, from which a second call goes on.
+    returned. After each epoch the state is written to `checkpoint`, from which a second call goes on: name it by the
+    `fingerprint`.
     """
     torch.manual_seed(seed)
     chosen = torch.randperm(len(train.emotions))[:_CALIBRATION]

@@ -10,6 +10,7 @@ from emotion_yolo.crop_training import (
     Crops,
     augmented,
     export_crop_model,
+    fingerprint,
     logits_of,
     mixed,
     plain,
@@ -74,6 +75,22 @@ def test_an_interrupted_training_goes_on_and_ends_alike(
     assert again == pytest.approx(temperature)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
+
+
+def test_a_checkpoint_is_named_after_all_that_it_depends_on(weights: Weights) -> None:
+    named = fingerprint(coloured(1), weights, epochs=3)
+    assert named == fingerprint(coloured(1), weights, epochs=3)
+    relabelled = Crops(coloured(1).pictures, coloured(1).emotions.flip(0))
+    repainted = Crops(coloured(1).pictures + 1, coloured(1).emotions)
+    other = {**weights, "conv32_down/conv/bias": weights["conv32_down/conv/bias"] + 1}
+    names = {
+        named,
+        fingerprint(coloured(1), weights, epochs=4),
+        fingerprint(relabelled, weights, epochs=3),
+        fingerprint(repainted, weights, epochs=3),
+        fingerprint(coloured(1), other, epochs=3),
+    }
+    assert len(names) == 5
 
 
 def test_a_finished_training_is_not_done_again(train: Callable[..., tuple[FaceNet, float]], tmp_path: Path) -> None:
