@@ -62,7 +62,7 @@ def fingerprint(train: Crops, weights: Weights, *, epochs: int) -> str:
     """Return 16 hexadecimal digits that change with what is trained on, from and for how long: a checkpoint's name."""
     digest = hashlib.sha256(f"{epochs}".encode())
     for array in (train.pictures.numpy(), train.emotions.numpy(), *weights.values()):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 
