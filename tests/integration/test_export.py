@@ -135,13 +135,13 @@ def test_the_artefact_is_whole_and_says_what_it_was_made_from(exported: Path, mo
 
 def test_both_exports_answer_as_pytorch_does_and_the_report_says_how_nearly(exported: Path) -> None:
     report = report_of(exported)
-    assert report["parity_tolerance"] == 0.01
+    assert report["parity_tolerance"] == 0.02
     forward = stage.torch_forward(exported / TRAINED / WEIGHTS_NAME)
     for backend in ("onnx", "openvino"):
         detector = Detector.load(exported / EXPORT, backend=backend)
         tensor, _ = detector.preprocess(picture(0))
         difference = np.abs(forward(as_planes(tensor))[0, 4:] - detector.infer(tensor)[0, 4:]).max()
-        assert difference <= report["parity"][backend]["score"] + 1e-6 <= 0.01
+        assert difference <= report["parity"][backend]["score"] + 1e-6 <= 0.02
         assert report["parity"][backend]["box_px"] < 1
 
 

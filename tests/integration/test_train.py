@@ -203,7 +203,7 @@ def changed(**values: Any) -> Train:
 
 def test_the_fingerprint_changes_with_params_labels_and_weights(tmp_path: Path) -> None:
     root = project(tmp_path)
-    prepared, params = root / "datasets/prepared", load_params().train
+    prepared, params = root / "datasets/prepared", load_params(REPOSITORY / "params.yaml").train
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"a")
 
