@@ -70,7 +70,7 @@ def test_ci_calls_targets_and_scripts_that_exist(script: Path) -> None:
 def test_every_command_and_option_of_the_command_line_that_is_named_exists(page: Path) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     for line in code(page.read_text("utf-8")):
-        for name, rest in re.findall(r"(?:^|[ (|])emotion-yolo ([a-z-]+)([^|`]*)", line):
+        for name, rest in re.findall(r"(?:^|[ (|])emotion-yolo ([a-z][a-z-]*)([^|`]*)", line):
             assert name in commands, line
             options = {option for parameter in commands[name].params for option in parameter.opts}
             assert set(re.findall(r"(?<=\s)--[a-z-]+", rest)) <= options, line
