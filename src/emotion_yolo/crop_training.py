@@ -9,6 +9,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from emotion_yolo.calibration import fit_temperature
+from emotion_yolo.emotions import NAMES
 from emotion_yolo.errors import DataError
 from emotion_yolo.face_net import SIDE, FaceNet, Weights, face_net
 from emotion_yolo.onnx_store import store_in_half
@@ -87,7 +89,7 @@ def train_crop_model(
     torch.manual_seed(seed)
     chosen = torch.randperm(len(train.emotions))[:_CALIBRATION]
     net = face_net(weights, plain(train.pictures[chosen]))
-    average = face_net(weights, plain(train.pictures[chosen]))
+    average = deepcopy(net)
     optimizer = _optimizer(net, lr)
     batch = min(batch, len(train.emotions))
     steps_an_epoch = len(train.emotions) // batch
@@ -146,7 +148,7 @@ def plain(pictures: Tensor) -> Tensor:
 
 def smoothed(emotions: Tensor) -> Tensor:
     """Return targets [B, 8] that leave a tenth to all emotions alike: one label in three is another annotator's no."""
-    return F.one_hot(emotions, 8).float() * (1 - _SMOOTHING) + _SMOOTHING / 8
+    return F.one_hot(emotions, len(NAMES)).float() * (1 - _SMOOTHING) + _SMOOTHING / len(NAMES)
 
 
 def mixed(pictures: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
