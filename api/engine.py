@@ -25,9 +25,9 @@ from api.logs import LOGGER
 from api.metrics import Metrics
 from api.problems import Code, Problem
 from api.settings import Settings
-from emotion_yolo.detections import Detections
-from emotion_yolo.detector import Detector, Letterbox
 from emotion_yolo.errors import EmotionYoloError
+from emotion_yolo.inference.detector import Detector, Letterbox
+from emotion_yolo.structures.detections import Detections
 
 T = TypeVar("T")
 Job = Callable[["Ticket"], T]

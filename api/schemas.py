@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.engine import Analysis
 from api.problems import STATUS, Code, Problem
-from emotion_yolo.artefact import ModelSpec
-from emotion_yolo.emotions import NAMES
+from emotion_yolo.inference.artefact import ModelSpec
+from emotion_yolo.structures.emotions import NAMES
 
 EmotionName = Literal["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -154,11 +154,11 @@ class Project:
 
 def measure(export: Path, valid: Path) -> dict[str, dict[str, Any]]:
     """Measure an export on the valid pictures in `valid`, with the `evaluate` section of the params here."""
-    from emotion_yolo.detector import Detector
-    from emotion_yolo.evaluation import CropFigures, SceneFigures
-    from emotion_yolo.metrics import bootstrap
+    from emotion_yolo.data.prepared import read_crops, read_scenes
+    from emotion_yolo.evaluation.figures import CropFigures, SceneFigures
+    from emotion_yolo.evaluation.metrics import bootstrap
+    from emotion_yolo.inference.detector import Detector
     from emotion_yolo.params import load_params
-    from emotion_yolo.prepared import read_crops, read_scenes
     from emotion_yolo.stages.evaluate import false_faces, run
 
     params = load_params().evaluate

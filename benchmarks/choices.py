@@ -16,10 +16,10 @@ from api.engine import in_full
 from api.images import ImageLimits, Picture, decode
 from benchmarks.service import pictures
 from benchmarks.timing import median_ms
-from emotion_yolo.detector import Detector, Precision
-from emotion_yolo.evaluation import Outcome, SceneFigures, match_faces
+from emotion_yolo.data.prepared import Sample, decoded, read_crops, read_scenes
+from emotion_yolo.evaluation.figures import Outcome, SceneFigures, match_faces
+from emotion_yolo.inference.detector import Detector, Precision
 from emotion_yolo.paths import PREPARED, RELEASE
-from emotion_yolo.prepared import Sample, decoded, read_crops, read_scenes
 
 _LIMITS = ImageLimits()
 _LARGE = 4000  # px, long side of the enlarged photographs: a telephone's 12 MP

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.timing import median_ms
-from emotion_yolo.artefact import describe, read_spec, write_spec
-from emotion_yolo.detector import Detector, Precision, as_planes
-from emotion_yolo.evaluation import CropFigures, SceneFigures
-from emotion_yolo.gallery import evenly
-from emotion_yolo.images import SUFFIXES, read_rgb
+from emotion_yolo.data.prepared import Sample, read_crops, read_scenes
+from emotion_yolo.drawing import evenly
+from emotion_yolo.evaluation.figures import CropFigures, SceneFigures
+from emotion_yolo.inference.artefact import describe, read_spec, write_spec
+from emotion_yolo.inference.detector import Detector, Precision, as_planes
 from emotion_yolo.params import load_params
 from emotion_yolo.paths import PREPARED, RELEASE
-from emotion_yolo.prepared import Sample, read_crops, read_scenes
 from emotion_yolo.stages.evaluate import run
+from emotion_yolo.structures.images import SUFFIXES, read_rgb
 
 if TYPE_CHECKING:
     import nncf

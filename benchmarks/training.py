@@ -19,7 +19,7 @@ SIDES = ("bare Ultralytics, fp32", "ours, fp32", "ours, auto")
 
 
 def train_bare(data: Path, weights: str, out: Path, arguments: dict[str, object]) -> Path:
-    from emotion_yolo.yolo import YOLO  # sets Ultralytics' environment before it is imported
+    from emotion_yolo.yolo.weights import YOLO  # sets Ultralytics' environment before it is imported
 
     YOLO(weights).train(
         data=str(data), project=str(out), name="bare", exist_ok=True, amp=False, device="cpu",
@@ -30,7 +30,7 @@ def train_bare(data: Path, weights: str, out: Path, arguments: dict[str, object]
 
 def train_ours(data: Path, out: Path, arguments: dict[str, object], *, amp: str) -> Path:
     from emotion_yolo.params import Train, load_params
-    from emotion_yolo.yolo import train
+    from emotion_yolo.yolo.trainer import train
 
     params = Train.model_validate({**load_params().train.model_dump(), **arguments, "amp": amp, "device": "cpu"})
     return train(data, params, checkpoints=out / "ours").results
@@ -46,8 +46,8 @@ def measure(side: str, epochs: int) -> list[float]:
     """Train one side and return the seconds of each epoch but the first."""
     from emotion_yolo.params import load_params
     from emotion_yolo.paths import PREPARED
-    from emotion_yolo.stages.train import write_view
-    from emotion_yolo.yolo import OURS
+    from emotion_yolo.yolo.trainer import OURS
+    from emotion_yolo.yolo.view import write_view
 
     params = load_params().train
     with tempfile.TemporaryDirectory() as folder:

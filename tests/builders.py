@@ -15,10 +15,10 @@ import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from emotion_yolo.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
-from emotion_yolo.detections import Detections
-from emotion_yolo.emotions import FACE_NAME, NAMES
-from emotion_yolo.labels import Labels, write
+from emotion_yolo.inference.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.emotions import FACE_NAME, NAMES
+from emotion_yolo.structures.labels import Labels, write
 
 Image = NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from dvc.repo import Repo
 
-from emotion_yolo.cards import SPLITS
+from emotion_yolo.data.cards import SPLITS
 
 REPOSITORY = Path(__file__).parents[1]
 AFFECTNET_NAMES = ("Anger", "Contempt", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")

@@ -10,7 +10,7 @@ from api.routes.deps import ChosenOptions, ThisApp, admit, run_one
 from api.routes.detect import ONE_PICTURE, PICTURE_REFUSALS
 from api.schemas import problem_responses
 from api.uploads import read_picture
-from emotion_yolo.gallery import draw_detections
+from emotion_yolo.drawing import draw_detections
 
 _EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png"}
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}

@@ -51,7 +51,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="another seed draws other faces")] = 0,
 ) -> None:
     """Draw the bundled sample anew: faces from facial action units, no real person."""
-    from emotion_yolo.sample import generate_sample
+    from emotion_yolo.portraits.sample import generate_sample
 
     generate_sample(out, seed=seed)
     typer.echo(f"{out}: written")
@@ -61,7 +61,7 @@ def sample(
 def report() -> None:
     """Print the metrics of the last evaluation, and where its report and pictures lie."""
     from emotion_yolo.errors import ModelError
-    from emotion_yolo.report import metrics_table
+    from emotion_yolo.evaluation.report import metrics_table
 
     if not paths.METRICS.is_file():
         raise ModelError(f"{paths.METRICS}: no evaluation there; run `dvc repro`")
@@ -83,7 +83,7 @@ def predict(
     """Find faces and name their expressions; prints a JSON line for each picture, the count so far to stderr."""
     from contextlib import closing, nullcontext
 
-    from emotion_yolo.detector import Detector
+    from emotion_yolo.inference.detector import Detector
     from emotion_yolo.predict import Annotated as AnnotatedFolder
     from emotion_yolo.predict import predict as answers
     from emotion_yolo.progress import show_progress
@@ -105,9 +105,9 @@ def crop_model(
     epochs: Annotated[int, typer.Option(min=1, help="passes over the train crops")] = 12,
 ) -> None:
     """Train a network that names the expressions of single crops, for prepare.teacher.crop_model; resumes."""
-    from emotion_yolo.crop_training import Crops, export_crop_model, fingerprint, train_crop_model
-    from emotion_yolo.face_net import read_face_weights
-    from emotion_yolo.prepared import read_crops
+    from emotion_yolo.data.prepared import read_crops
+    from emotion_yolo.expression.face_net import read_face_weights
+    from emotion_yolo.expression.training import Crops, export_crop_model, fingerprint, train_crop_model
 
     weights = read_face_weights(face_weights)
     train, valid = (Crops.read(read_crops(paths.PREPARED, split)) for split in ("train", "valid"))

@@ -7,12 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emotion_yolo.detections import Detections
-from emotion_yolo.detector import Detector
-from emotion_yolo.emotions import NAMES
+from emotion_yolo.drawing import draw_detections
 from emotion_yolo.errors import ImageError, SourceError, StorageError
-from emotion_yolo.gallery import draw_detections
-from emotion_yolo.images import SUFFIXES, Image, read_rgb
+from emotion_yolo.inference.detector import Detector
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.structures.images import SUFFIXES, Image, read_rgb
 
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 CAMERA = "camera:"

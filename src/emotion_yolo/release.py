@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from emotion_yolo.artefact import describe, read_spec, write_spec
-from emotion_yolo.detector import Detector
+from emotion_yolo.drawing import Tile, contact_sheet, draw_detections
 from emotion_yolo.errors import ModelError
-from emotion_yolo.gallery import Tile, contact_sheet, draw_detections
-from emotion_yolo.images import read_rgb
-from emotion_yolo.model_card import list_files
+from emotion_yolo.evaluation.model_card import list_files
+from emotion_yolo.inference.artefact import describe, read_spec, write_spec
+from emotion_yolo.inference.detector import Detector
+from emotion_yolo.structures.images import read_rgb
 
 _LIMIT = 15_000_000  # bytes; git keeps every release for ever
 _CARD = "MODEL_CARD.md"

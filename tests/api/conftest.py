@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from api.main import create_app
 from api.settings import Settings
-from emotion_yolo.emotions import Emotion
+from emotion_yolo.structures.emotions import Emotion
 from tests.builders import COLOURS, GREY, exported_model
 
 Client = TestClient

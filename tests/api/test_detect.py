@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from api.engine import Engine, Ticket
 from api.problems import STATUS, Code, Problem
-from emotion_yolo.emotions import NAMES
+from emotion_yolo.structures.emotions import NAMES
 from tests.api.conftest import HAPPY_BOX, SURPRISE_BOX, Serve, code_of, encoded, painted, wait_until
 
 

@@ -18,7 +18,7 @@ from api.main import create_app
 from api.problems import STATUS, Code
 from api.schemas import EmotionName, Probabilities
 from api.settings import Settings
-from emotion_yolo.emotions import NAMES
+from emotion_yolo.structures.emotions import NAMES
 from tests.api.conftest import Serve, encoded, painted
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"

@@ -7,9 +7,9 @@ import pytest
 import ultralytics
 from PIL import Image
 
-from emotion_yolo.artefact import read_spec
-from emotion_yolo.boxes import iou_matrix
-from emotion_yolo.emotions import NAMES
+from emotion_yolo.inference.artefact import read_spec
+from emotion_yolo.structures.boxes import iou_matrix
+from emotion_yolo.structures.emotions import NAMES
 from tests.api.conftest import Client, Serve
 
 RELEASE = Path(__file__).parents[2] / "models" / "release"

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion_yolo.artefact import read_spec, write_spec
-from emotion_yolo.emotions import FACE_ID, NAMES
 from emotion_yolo.errors import LayoutError, ModelError
-from emotion_yolo.model_card import Evaluation, UsedSet
+from emotion_yolo.evaluation.model_card import Evaluation, UsedSet
+from emotion_yolo.inference.artefact import read_spec, write_spec
 from emotion_yolo.params import Evaluate, load_params
 from emotion_yolo.stages import evaluate as stage
+from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from tests.builders import CELL, exported_model, painted, painted_labels, prepared_set
 
 SETTINGS = Evaluate(

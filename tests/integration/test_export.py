@@ -14,17 +14,17 @@ import yaml
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
 
-from emotion_yolo.artefact import ModelSpec, checked_file, read_spec, sha256_of
-from emotion_yolo.calibration import probabilities
-from emotion_yolo.detector import Detector, as_planes
-from emotion_yolo.emotions import FACE_ID, NAMES
-from emotion_yolo.images import read_rgb
-from emotion_yolo.metrics import assign
+from emotion_yolo.data.prepared import read_crops
+from emotion_yolo.evaluation.metrics import assign
+from emotion_yolo.inference.artefact import ModelSpec, checked_file, read_spec, sha256_of
+from emotion_yolo.inference.calibration import probabilities
+from emotion_yolo.inference.detector import Detector, as_planes
 from emotion_yolo.params import load_params
 from emotion_yolo.paths import EXPORT, EXPORT_REPORT, PREPARED, TRAINED, WEIGHTS_NAME
-from emotion_yolo.prepared import read_crops
 from emotion_yolo.stages import export as stage
 from emotion_yolo.stages import run_stage
+from emotion_yolo.structures.emotions import FACE_ID, NAMES
+from emotion_yolo.structures.images import read_rgb
 from tests.builders import COLOURS, Image, labels_of, prepared_set
 
 REPOSITORY = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from emotion_yolo.emotions import FACE_ID
+from emotion_yolo.structures.emotions import FACE_ID
 from tests.builders import exported_model, painted, painted_labels, prepared_set
 
 ROOT = Path(__file__).parents[2]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import yaml
 
-from emotion_yolo.emotions import FACE_ID, FACE_NAME, NAMES
-from emotion_yolo.labels import Labels, read, write
+from emotion_yolo.data.prepared import read_crops, read_scenes
 from emotion_yolo.paths import PREPARE_REPORT, PREPARED
-from emotion_yolo.prepared import read_crops, read_scenes
 from emotion_yolo.stages import prepare as stage
 from emotion_yolo.stages import run_stage
+from emotion_yolo.structures.emotions import FACE_ID, FACE_NAME, NAMES
+from emotion_yolo.structures.labels import Labels, read, write
 from tests.builders import CELL, COLOURS, Image, crop_model, exported_model, painted_labels, save_picture
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import yaml
 from dvc.repo import Repo
 from moto.server import ThreadedMotoServer
 
-from emotion_yolo.cards import DatasetCard, load_card
+from emotion_yolo.data.cards import DatasetCard, load_card
 from emotion_yolo.errors import ArchiveError, SourceError, StorageError
 from emotion_yolo.sources import downloads, pull
 from emotion_yolo.sources.downloads import CHUNK_BYTES, PartialFile, base_name, fetch_url, public_url

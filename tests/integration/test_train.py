@@ -17,12 +17,13 @@ import torch
 import yaml
 from ultralytics import YOLO
 
-from emotion_yolo.emotions import FACE_ID, NAMES
-from emotion_yolo.images import read_rgb
-from emotion_yolo.labels import read
 from emotion_yolo.params import Train, load_params
 from emotion_yolo.paths import CHECKPOINTS
-from emotion_yolo.stages.train import fingerprint, read_results, several_gpus, write_view
+from emotion_yolo.stages.train import fingerprint, read_results, several_gpus
+from emotion_yolo.structures.emotions import FACE_ID, NAMES
+from emotion_yolo.structures.images import read_rgb
+from emotion_yolo.structures.labels import read
+from emotion_yolo.yolo.view import write_view
 from tests.builders import CELL, COLOURS, painted, painted_labels, prepared_set
 
 REPOSITORY = Path(__file__).parents[2]

@@ -21,9 +21,9 @@ import pytest
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from emotion_yolo import wandb_run
 from emotion_yolo.params import Params, Tracking, load_params
-from emotion_yolo.tracking import Tracker
+from emotion_yolo.tracking import wandb_run
+from emotion_yolo.tracking.tracker import Tracker
 
 wandb_pb: Any = wandb_internal_pb2  # generated; its types depend on the version of protobuf
 ROOT = Path(__file__).parents[2]

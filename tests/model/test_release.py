@@ -9,14 +9,14 @@ import ultralytics
 from skimage.data import astronaut
 from ultralytics import YOLO
 
-from emotion_yolo.artefact import checked_file, read_spec
-from emotion_yolo.boxes import iou_matrix
-from emotion_yolo.detections import Detections
-from emotion_yolo.detector import Backend, Detector, Image, as_planes
-from emotion_yolo.emotions import NAMES
-from emotion_yolo.faceless import HELD_OUT, LEARNT
-from emotion_yolo.images import read_rgb
-from emotion_yolo.yolo import torch_forward
+from emotion_yolo.data.negatives import HELD_OUT, LEARNT
+from emotion_yolo.inference.artefact import checked_file, read_spec
+from emotion_yolo.inference.detector import Backend, Detector, Image, as_planes
+from emotion_yolo.structures.boxes import iou_matrix
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.structures.images import read_rgb
+from emotion_yolo.yolo.network import torch_forward
 
 RELEASE = Path(__file__).parents[2] / "models" / "release"
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from emotion_yolo.boxes import area, clip_xyxy, iou_matrix, xywhn_to_xyxy, xyxy_to_xywhn
+from emotion_yolo.structures.boxes import area, clip_xyxy, iou_matrix, xywhn_to_xyxy, xyxy_to_xywhn
 
 Boxes = NDArray[np.float64]
 

@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotion_yolo.emotions import NAMES
-from emotion_yolo.labels import Labels, parse, read, write
+from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.structures.labels import Labels, parse, read, write
 
 SHARE = st.floats(0, 1)
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from emotion_yolo.metrics import IOU_THRESHOLDS, Ranking, match
+from emotion_yolo.evaluation.metrics import IOU_THRESHOLDS, Ranking, match
 
 overlaps = st.integers(0, 6).flatmap(
     lambda truths: st.integers(0, 8).flatmap(

@@ -24,8 +24,8 @@ from benchmarks.ablation import (
     thin,
     write_measured,
 )
-from emotion_yolo.emotions import FACE_ID
 from emotion_yolo.errors import DataError, ParamsError
+from emotion_yolo.structures.emotions import FACE_ID
 from tests.builders import exported_model, painted, painted_labels, prepared_set
 from tests.pull_builders import commit, make_project
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from emotion_yolo.artefact import SPEC_NAME, checked_file, describe, read_spec, sha256_of, write_spec
 from emotion_yolo.errors import ModelError
+from emotion_yolo.inference.artefact import SPEC_NAME, checked_file, describe, read_spec, sha256_of, write_spec
 from tests.builders import exported_model
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from emotion_yolo.boxes import area, clip_xyxy, iou_matrix, nesting_matrix, xywhn_to_xyxy, xyxy_to_xywhn
+from emotion_yolo.structures.boxes import area, clip_xyxy, iou_matrix, nesting_matrix, xywhn_to_xyxy, xyxy_to_xywhn
 
 NONE = np.zeros((0, 4), np.float32)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion_yolo.calibration import (
+from emotion_yolo.inference.calibration import (
     expected_calibration_error,
     fit_temperature,
     log_scores,

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from emotion_yolo.cards import SPLITS, load_card
-from emotion_yolo.emotions import Emotion, from_name
+from emotion_yolo.data.cards import SPLITS, load_card
 from emotion_yolo.errors import LayoutError
+from emotion_yolo.structures.emotions import Emotion, from_name
 
 FOLDER = Path(__file__).parents[2] / "configs" / "datasets"
 SHIPPED = sorted(FOLDER.glob("*.yaml"))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from emotion_yolo.cards import SPLITS, DatasetCard
-from emotion_yolo.checks import Scan, decode, scan, stop_if_untrainable
+from emotion_yolo.data.cards import SPLITS, DatasetCard
 from emotion_yolo.errors import DataError, ImageError, LayoutError
+from emotion_yolo.preparation.checks import Scan, decode, scan, stop_if_untrainable
 
 FULL = "0.5 0.5 1 1"
 REPORT = Path("reports/findings.txt")

@@ -13,9 +13,9 @@ import yaml
 from typer.testing import CliRunner
 
 from emotion_yolo import cli, paths
-from emotion_yolo.artefact import read_spec
-from emotion_yolo.crop_model import CropModel
 from emotion_yolo.errors import ModelError
+from emotion_yolo.expression.classifier import CropModel
+from emotion_yolo.inference.artefact import read_spec
 from tests.builders import exported_model, painted, painted_labels, prepared_set, save_picture
 from tests.face_weights import write_face_weights
 from tests.pull_builders import files_of, make_project

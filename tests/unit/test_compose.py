@@ -5,14 +5,14 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_yolo import emotions
-from emotion_yolo.checks import Record
-from emotion_yolo.compose import Crop, write_crops, write_scenes, write_table, write_train
+from emotion_yolo.data.prepared import CLASSES, read_crops, read_scenes
 from emotion_yolo.errors import StorageError
-from emotion_yolo.images import read_rgb
-from emotion_yolo.labels import Labels, read
 from emotion_yolo.params import Scenes, Sheets
-from emotion_yolo.prepared import CLASSES, read_crops, read_scenes
+from emotion_yolo.preparation.checks import Record
+from emotion_yolo.preparation.compose import Crop, write_crops, write_scenes, write_table, write_train
+from emotion_yolo.structures import emotions
+from emotion_yolo.structures.images import read_rgb
+from emotion_yolo.structures.labels import Labels, read
 from tests.builders import COLOURS, labels_of, painted, save_picture
 
 SCENES = Scenes(use=True, valid=0.1, test=0.1, side=64, min_face=8)

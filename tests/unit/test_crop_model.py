@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion_yolo.crop_model import CropModel
 from emotion_yolo.errors import ModelError
+from emotion_yolo.expression.classifier import CropModel
 from tests.builders import COLOURS, crop_model
 
 

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from emotion_yolo.crop_model import CropModel
-from emotion_yolo.crop_training import (
+from emotion_yolo.data.prepared import read_crops
+from emotion_yolo.errors import DataError
+from emotion_yolo.expression.classifier import CropModel
+from emotion_yolo.expression.face_net import FaceNet, Weights, read_face_weights
+from emotion_yolo.expression.training import (
     Crops,
     augmented,
     export_crop_model,
@@ -17,9 +20,6 @@ from emotion_yolo.crop_training import (
     smoothed,
     train_crop_model,
 )
-from emotion_yolo.errors import DataError
-from emotion_yolo.face_net import FaceNet, Weights, read_face_weights
-from emotion_yolo.prepared import read_crops
 from tests.builders import COLOURS, painted, painted_labels, prepared_set
 from tests.face_weights import write_face_weights
 

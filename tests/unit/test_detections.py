@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion_yolo.detections import Detections
-from emotion_yolo.emotions import NAMES, Emotion
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.emotions import NAMES, Emotion
 
 WH = (200, 100)
 

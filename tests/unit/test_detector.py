@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion_yolo.artefact import describe, read_spec, write_spec
-from emotion_yolo.detector import Detector, Letterbox, as_planes, canvases, decode, letterbox
-from emotion_yolo.emotions import Emotion
 from emotion_yolo.errors import ModelError
+from emotion_yolo.inference.artefact import describe, read_spec, write_spec
+from emotion_yolo.inference.detector import Detector, Letterbox, as_planes, canvases, decode, letterbox
+from emotion_yolo.structures.emotions import Emotion
 from tests.builders import CELL, COLOURS, GREY, exported_model, painted
 
 FACES = {(0, 0): Emotion.HAPPY, (2, 1): Emotion.ANGER, (1, 2): Emotion.SURPRISE}

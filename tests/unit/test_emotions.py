@@ -1,6 +1,6 @@
 import pytest
 
-from emotion_yolo.emotions import ALIASES, FACE_ID, FACE_NAME, NAMES, Emotion, from_name
+from emotion_yolo.structures.emotions import ALIASES, FACE_ID, FACE_NAME, NAMES, Emotion, from_name
 
 
 def test_ids_are_those_of_affectnet() -> None:

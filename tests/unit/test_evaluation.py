@@ -4,9 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion_yolo.detections import Detections
-from emotion_yolo.emotions import FACE_ID, NAMES
-from emotion_yolo.evaluation import (
+from emotion_yolo.data.prepared import Sample
+from emotion_yolo.evaluation.figures import (
     AT_EVERY_SIZE,
     HEIGHTS,
     CropFigures,
@@ -17,7 +16,8 @@ from emotion_yolo.evaluation import (
     match_faces,
     slice_of,
 )
-from emotion_yolo.prepared import Sample
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from tests.builders import detections_of, labels_of
 
 BOX = [10.0, 10.0, 50.0, 50.0]

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_yolo.faceless import HELD_OUT, LEARNT, draw_learnt
+from emotion_yolo.data.negatives import HELD_OUT, LEARNT, draw_learnt
 
 KINDS = LEARNT | HELD_OUT
 

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion_yolo.detections import Detections
-from emotion_yolo.emotions import Emotion
-from emotion_yolo.gallery import (
+from emotion_yolo.drawing import (
     COLOURS,
     TRUTH_COLOUR,
     Tile,
@@ -21,6 +19,8 @@ from emotion_yolo.gallery import (
     stacked,
     to_check,
 )
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.emotions import Emotion
 from tests.builders import detections_of
 
 GREY = np.full((400, 600, 3), 114, np.uint8)
@@ -179,7 +179,7 @@ def test_the_check_sheet_tells_found_boxes_from_others() -> None:
 
 def test_drawing_needs_neither_matplotlib_nor_torch() -> None:
     program = (
-        "import sys, emotion_yolo.gallery; print({'torch', 'matplotlib', 'ultralytics', 'yaml'} & set(sys.modules))"
+        "import sys, emotion_yolo.drawing; print({'torch', 'matplotlib', 'ultralytics', 'yaml'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

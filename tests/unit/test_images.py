@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emotion_yolo.errors import ImageError
-from emotion_yolo.images import read_rgb
+from emotion_yolo.structures.images import read_rgb
 from tests.builders import save_picture
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emotion_yolo.errors import LabelError
-from emotion_yolo.labels import Labels, parse, read, write
+from emotion_yolo.structures.labels import Labels, parse, read, write
 
 CLASSES = ("Anger", "Sad")
 FULL = "0.5 0.5 1 1"

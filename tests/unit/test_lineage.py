@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from emotion_yolo.artefact import sha256_of
 from emotion_yolo.errors import SourceError
-from emotion_yolo.lineage import collect, data_digest, git_revision
+from emotion_yolo.inference.artefact import sha256_of
 from emotion_yolo.params import load_params
+from emotion_yolo.tracking.lineage import collect, data_digest, git_revision
 
 
 def commit(folder: Path) -> str:

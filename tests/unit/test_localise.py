@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emotion_yolo.errors import ModelError
-from emotion_yolo.localise import face_finder, localise, locate
+from emotion_yolo.preparation.localise import face_finder, localise, locate
 from tests.builders import exported_model, painted, save_picture, yunet_network
 
 

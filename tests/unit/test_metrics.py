@@ -4,10 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emotion_yolo.boxes import iou_matrix
-from emotion_yolo.detections import Detections
-from emotion_yolo.emotions import FACE_ID
-from emotion_yolo.metrics import (
+from emotion_yolo.evaluation.metrics import (
     IOU_THRESHOLDS,
     Pair,
     assign,
@@ -22,6 +19,9 @@ from emotion_yolo.metrics import (
     rank_faces,
     truth_xyxy,
 )
+from emotion_yolo.structures.boxes import iou_matrix
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.emotions import FACE_ID
 from tests.builders import detections_of, labels_of
 
 BOX = [10.0, 10.0, 50.0, 50.0]

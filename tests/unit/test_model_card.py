@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emotion_yolo.artefact import ModelSpec, read_spec
-from emotion_yolo.emotions import NAMES
-from emotion_yolo.evaluation import HEIGHTS, Slice
-from emotion_yolo.model_card import Evaluation, UsedSet, model_card, used_sets
+from emotion_yolo.evaluation.figures import HEIGHTS, Slice
+from emotion_yolo.evaluation.model_card import Evaluation, UsedSet, model_card, used_sets
+from emotion_yolo.evaluation.report import Answer
+from emotion_yolo.evaluation.robustness import CHANGES, face_heights
+from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.params import Evaluate
-from emotion_yolo.report import Answer
-from emotion_yolo.robustness import CHANGES, face_heights
+from emotion_yolo.structures.emotions import NAMES
 from tests.builders import exported_model
 
 AFFECTNET = UsedSet("crops", "AffectNet in YOLO format", "research only", "https://example.org", "Mollahosseini et al.")

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from emotion_yolo.onnx_store import store_in_half
+from emotion_yolo.export.onnx_store import store_in_half
 
 
 def network(path: Path, *, metadata: str = "today") -> Path:

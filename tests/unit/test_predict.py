@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_yolo.detector import Detector
 from emotion_yolo.errors import SourceError, StorageError
+from emotion_yolo.inference.detector import Detector
 from emotion_yolo.predict import Annotated, predict
 from tests.builders import exported_model, painted, save_picture
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import yaml
 
-from emotion_yolo.emotions import FACE_ID, NAMES
+from emotion_yolo.data.prepared import decoded, read_crops, read_scenes
 from emotion_yolo.errors import ImageError, LabelError, LayoutError
-from emotion_yolo.prepared import decoded, read_crops, read_scenes
+from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from tests.builders import painted, painted_labels, prepared_set
 
 CROPS = {

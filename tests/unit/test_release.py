@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from emotion_yolo.artefact import read_spec
-from emotion_yolo.detector import Detector
 from emotion_yolo.errors import ModelError
-from emotion_yolo.model_card import list_files
+from emotion_yolo.evaluation.model_card import list_files
+from emotion_yolo.inference.artefact import read_spec
+from emotion_yolo.inference.detector import Detector
 from emotion_yolo.release import make_release
 from tests.builders import exported_model, painted, save_picture
 

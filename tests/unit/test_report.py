@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion_yolo.detections import Detections
-from emotion_yolo.emotions import FACE_ID
-from emotion_yolo.evaluation import Outcome, Slice, match_faces
-from emotion_yolo.metrics import emotion_rankings
-from emotion_yolo.prepared import Sample
-from emotion_yolo.report import (
+from emotion_yolo.data.prepared import Sample
+from emotion_yolo.evaluation.figures import Outcome, Slice, match_faces
+from emotion_yolo.evaluation.metrics import emotion_rankings
+from emotion_yolo.evaluation.report import (
     BACKGROUND,
     SLICE_COLUMNS,
     answer_tile,
@@ -25,6 +23,8 @@ from emotion_yolo.report import (
     write_csv,
     write_json,
 )
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.emotions import FACE_ID
 from tests.builders import COLOURS, detections_of, labels_of, painted, painted_labels, save_picture
 
 BOX = [0.0, 0.0, 64.0, 64.0]

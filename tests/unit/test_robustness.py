@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion_yolo.labels import Labels
-from emotion_yolo.metrics import truth_xyxy
-from emotion_yolo.robustness import (
+from emotion_yolo.evaluation.metrics import truth_xyxy
+from emotion_yolo.evaluation.robustness import (
     CHANGES,
     FACE_HEIGHTS,
     PLAIN,
@@ -15,6 +14,7 @@ from emotion_yolo.robustness import (
     rolled,
     side_for_changes,
 )
+from emotion_yolo.structures.labels import Labels
 from tests.builders import Image, labels_of
 
 BOX = [30.0, 20.0, 70.0, 80.0]

@@ -10,10 +10,19 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from emotion_yolo.boxes import iou_matrix, xywhn_to_xyxy
-from emotion_yolo.emotions import Emotion
 from emotion_yolo.portraits.composing import EMFACS, SCENE_SIZES, compose_scene, random_generator, random_units
-from emotion_yolo.sample import CROP_COUNTS, FULL_FRAME, SCENE_COUNT, TWINS, Twin, crop_file, draw_crop, generate_sample
+from emotion_yolo.portraits.sample import (
+    CROP_COUNTS,
+    FULL_FRAME,
+    SCENE_COUNT,
+    TWINS,
+    Twin,
+    crop_file,
+    draw_crop,
+    generate_sample,
+)
+from emotion_yolo.structures.boxes import iou_matrix, xywhn_to_xyxy
+from emotion_yolo.structures.emotions import Emotion
 
 BUNDLED = Path(__file__).parents[2] / "datasets" / "sample"
 SMALL = {"train": 24, "valid": 8, "test": 16}

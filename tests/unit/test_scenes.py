@@ -3,9 +3,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from emotion_yolo.boxes import xywhn_to_xyxy
-from emotion_yolo.labels import Labels
-from emotion_yolo.scenes import compose_sheet, degraded, plan_sheets, shrink_scene, split_scenes
+from emotion_yolo.data.sheets import compose_sheet, degraded, plan_sheets, shrink_scene, split_scenes
+from emotion_yolo.structures.boxes import xywhn_to_xyxy
+from emotion_yolo.structures.labels import Labels
 from tests.builders import labels_of
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from emotion_yolo.cards import DatasetCard, load_card
-from emotion_yolo.emotions import NAMES
+from emotion_yolo.data.cards import DatasetCard, load_card
 from emotion_yolo.errors import LayoutError, SourceError, StorageError
 from emotion_yolo.sources import landing, layouts
 from emotion_yolo.sources.storage import format_bytes, free_bytes, require_free, storage_errors
+from emotion_yolo.structures.emotions import NAMES
 from tests.pull_builders import AFFECTNET_NAMES, REPOSITORY, files_of, write_crops, write_scenes
 
 

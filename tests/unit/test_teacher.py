@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion_yolo.boxes import xywhn_to_xyxy
-from emotion_yolo.crop_model import CropModel
 from emotion_yolo.errors import ModelError
-from emotion_yolo.teacher import Teacher, blended, framed
+from emotion_yolo.expression.classifier import CropModel
+from emotion_yolo.preparation.teacher import Teacher, blended, framed
+from emotion_yolo.structures.boxes import xywhn_to_xyxy
 from tests.builders import CELL, GREY, crop_model, exported_model, painted, painted_labels, save_picture
 
 FRAME = np.asarray([0.5, 0.5, 1 / 3, 1 / 3])

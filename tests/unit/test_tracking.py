@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from emotion_yolo.errors import StorageError
 from emotion_yolo.params import Params, Tracking, load_params
-from emotion_yolo.tracking import Tracker, flat_name
-from emotion_yolo.wandb_run import wandb_mode
+from emotion_yolo.tracking.tracker import Tracker, flat_name
+from emotion_yolo.tracking.wandb_run import wandb_mode
 
 ROOT = Path(__file__).parents[2]
 OFF: Params = load_params(ROOT / "params.yaml").model_copy(

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from emotion_yolo.cards import SPLITS, DatasetCard
-from emotion_yolo.checks import Record, scan
-from emotion_yolo.labels import Labels
-from emotion_yolo.twins import TwinReport, resolve_twins
+from emotion_yolo.data.cards import SPLITS, DatasetCard
+from emotion_yolo.preparation.checks import Record, scan
+from emotion_yolo.preparation.near_duplicates import TwinReport, resolve_twins
+from emotion_yolo.structures.labels import Labels
 
 CARD = DatasetCard(
     name="t", title="T", kind="crops", origin="here", licence="CC0", citation="none", classes=("Anger", "Sad", "Fear")
@@ -213,8 +213,8 @@ def test_the_distance_counts_bits(distance: int, dropped: list[str]) -> None:
 
 
 def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emotion_yolo.twins._BLOCK", 7)
-    monkeypatch.setattr("emotion_yolo.twins._PART", 2)
+    monkeypatch.setattr("emotion_yolo.preparation.near_duplicates._BLOCK", 7)
+    monkeypatch.setattr("emotion_yolo.preparation.near_duplicates._PART", 2)
     everyone = [record(f"train/{i}", phash=0, mirrored=0, thumb=thumb(i % 3)) for i in range(9)]
     report = resolve_twins(everyone, distance=0)
     assert report.counts["near_groups"] == 3

@@ -8,20 +8,13 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.tal import TaskAlignedAssigner
 
-from emotion_yolo.emotions import FACE_ID, NAMES
 from emotion_yolo.errors import ModelError
-from emotion_yolo.yolo import (
-    FaceAwareAssigner,
-    attach_targets,
-    check_weights,
-    criterion,
-    data_yaml,
-    export_onnx,
-    resolve_amp,
-    resolve_device,
-    save_weights,
-    torch_forward,
-)
+from emotion_yolo.structures.emotions import FACE_ID, NAMES
+from emotion_yolo.yolo.assigner import FaceAwareAssigner, criterion
+from emotion_yolo.yolo.network import export_onnx, torch_forward
+from emotion_yolo.yolo.trainer import resolve_amp, resolve_device
+from emotion_yolo.yolo.view import attach_targets, data_yaml
+from emotion_yolo.yolo.weights import check_weights, save_weights
 
 
 @pytest.fixture(scope="module")

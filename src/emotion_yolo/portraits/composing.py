@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_yolo.boxes import clip_xyxy
-from emotion_yolo.emotions import Emotion
 from emotion_yolo.portraits.anatomy import ActionUnits, Beard, Floats, Hair, Identity, Pose
 from emotion_yolo.portraits.drawing import Light, draw_face
+from emotion_yolo.structures.boxes import clip_xyxy
+from emotion_yolo.structures.emotions import Emotion
 
 CROP_SIZE = 96
 SCENE_SIZES: tuple[tuple[int, int], ...] = ((416, 312), (312, 416), (416, 277), (400, 400))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from emotion_yolo.cards import DatasetCard
+from emotion_yolo.data.cards import DatasetCard
 from emotion_yolo.errors import ArchiveError, SourceError
 from emotion_yolo.paths import DOWNLOADS, SAMPLE
 from emotion_yolo.progress import Progress

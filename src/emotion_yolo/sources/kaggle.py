@@ -12,7 +12,7 @@ from pathlib import Path
 
 import requests
 
-from emotion_yolo.cards import DatasetCard
+from emotion_yolo.data.cards import DatasetCard
 from emotion_yolo.errors import ArchiveError, SourceError
 from emotion_yolo.sources.storage import FreeSpace, free_bytes, require_free, storage_errors
 

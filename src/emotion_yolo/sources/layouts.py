@@ -8,12 +8,12 @@ from pathlib import Path
 
 import yaml
 
-from emotion_yolo import emotions
-from emotion_yolo.cards import SPLITS, DatasetCard
-from emotion_yolo.emotions import Emotion
+from emotion_yolo.data.cards import SPLITS, DatasetCard
 from emotion_yolo.errors import LayoutError
-from emotion_yolo.images import SUFFIXES
-from emotion_yolo.labels import parse
+from emotion_yolo.structures import emotions
+from emotion_yolo.structures.emotions import Emotion
+from emotion_yolo.structures.images import SUFFIXES
+from emotion_yolo.structures.labels import parse
 
 DATA_YAML = "data.yaml"
 IMAGES, LABELS = "images", "labels"

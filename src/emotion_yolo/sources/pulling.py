@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from emotion_yolo import emotions
-from emotion_yolo.cards import SPLITS, DatasetCard, load_card
+from emotion_yolo.data.cards import SPLITS, DatasetCard, load_card
 from emotion_yolo.errors import LayoutError, SourceError
 from emotion_yolo.paths import CARDS, CROPS, DATA, DOWNLOADS, SAMPLE, SCENES
 from emotion_yolo.progress import Progress, show_progress
@@ -18,6 +17,7 @@ from emotion_yolo.sources.fetching import SAMPLE_NAME, Fetched, Session, fetch
 from emotion_yolo.sources.landing import exclusive, replacing, staging
 from emotion_yolo.sources.layouts import Counts, FoundSets
 from emotion_yolo.sources.storage import FreeSpace, format_bytes, free_bytes, require_free, storage_errors
+from emotion_yolo.structures import emotions
 
 _UNKNOWN_LICENCE = "unknown to this project: see where the data come from before you use them"
 _SCENES_YAML = f"train: images\nval: images\nnc: 1\nnames: [{emotions.FACE_NAME}]\n"

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from emotion_yolo.artefact import read_spec
-from emotion_yolo.detector import Detector
-from emotion_yolo.emotions import NAMES
-from emotion_yolo.evaluation import (
+from emotion_yolo.data.negatives import HELD_OUT, LEARNT
+from emotion_yolo.data.prepared import Sample, decoded, read_crops, read_scenes
+from emotion_yolo.drawing import contact_sheet, evenly, stacked
+from emotion_yolo.evaluation.figures import (
     CropFigures,
     Faces,
     Outcome,
@@ -23,16 +23,9 @@ from emotion_yolo.evaluation import (
     match_faces,
     slice_of,
 )
-from emotion_yolo.faceless import HELD_OUT, LEARNT
-from emotion_yolo.gallery import contact_sheet, evenly, stacked
-from emotion_yolo.images import Image, read_rgb
-from emotion_yolo.metrics import bootstrap
-from emotion_yolo.model_card import Evaluation, UsedSet, model_card, used_sets
-from emotion_yolo.params import Evaluate, Params, load_params
-from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, METRICS, PREPARED, RUN, WANDB
-from emotion_yolo.prepared import Sample, decoded, read_crops, read_scenes
-from emotion_yolo.progress import counting
-from emotion_yolo.report import (
+from emotion_yolo.evaluation.metrics import bootstrap
+from emotion_yolo.evaluation.model_card import Evaluation, UsedSet, model_card, used_sets
+from emotion_yolo.evaluation.report import (
     SLICE_COLUMNS,
     answer_tile,
     confusion_rows,
@@ -46,7 +39,7 @@ from emotion_yolo.report import (
     write_csv,
     write_json,
 )
-from emotion_yolo.robustness import (
+from emotion_yolo.evaluation.robustness import (
     CHANGES,
     MIRRORED,
     PLAIN,
@@ -56,8 +49,15 @@ from emotion_yolo.robustness import (
     plain,
     side_for_changes,
 )
+from emotion_yolo.inference.artefact import read_spec
+from emotion_yolo.inference.detector import Detector
+from emotion_yolo.params import Evaluate, Params, load_params
+from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, METRICS, PREPARED, RUN, WANDB
+from emotion_yolo.progress import counting
 from emotion_yolo.stages import run_stage
-from emotion_yolo.tracking import Tracker
+from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.structures.images import Image, read_rgb
+from emotion_yolo.tracking.tracker import Tracker
 
 _CORES = max((os.cpu_count() or 1) // 8, 1)  # of one inference; eight at a time are enough, and each takes memory
 _AT_ONCE = max((os.cpu_count() or 1) // _CORES, 1)

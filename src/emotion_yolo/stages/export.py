@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from emotion_yolo.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
-from emotion_yolo.calibration import expected_calibration_error, fit_temperature, probabilities
-from emotion_yolo.detector import Backend, Detector, Tensor, as_planes
-from emotion_yolo.emotions import NAMES
+from emotion_yolo.data.prepared import Sample, decoded, read_crops, read_scenes
 from emotion_yolo.errors import ModelError, ParityError
-from emotion_yolo.lineage import collect
-from emotion_yolo.metrics import Pair, assign, best_confidence
-from emotion_yolo.onnx_store import store_in_half
+from emotion_yolo.evaluation.metrics import Pair, assign, best_confidence
+from emotion_yolo.export.onnx_store import store_in_half
+from emotion_yolo.inference.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
+from emotion_yolo.inference.calibration import expected_calibration_error, fit_temperature, probabilities
+from emotion_yolo.inference.detector import Backend, Detector, Tensor, as_planes
 from emotion_yolo.params import Export, load_params
 from emotion_yolo.paths import DATA_PIN, EXPORT, EXPORT_REPORT, PREPARED, TRAINED
-from emotion_yolo.prepared import Sample, decoded, read_crops, read_scenes
 from emotion_yolo.progress import counting
 from emotion_yolo.stages import run_stage
-from emotion_yolo.yolo import export_onnx, torch_forward
+from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.tracking.lineage import collect
+from emotion_yolo.yolo.network import export_onnx, torch_forward
 
 MODEL_NAME = "emotion-yolo"
 _PARITY_PICTURES = 16

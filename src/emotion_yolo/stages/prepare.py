@@ -12,19 +12,19 @@ import numpy as np
 import yaml
 from PIL import Image as PillowImage
 
-from emotion_yolo.cards import SPLITS, DatasetCard, load_card
-from emotion_yolo.checks import Record, Scan, scan, stop_if_untrainable
-from emotion_yolo.compose import Crop, write_crops, write_opinions, write_scenes, write_table, write_train
-from emotion_yolo.gallery import check_sheet, to_check
-from emotion_yolo.images import read_rgb
-from emotion_yolo.localise import Localised, face_finder, localise, typical_box
+from emotion_yolo.data.cards import SPLITS, DatasetCard, load_card
+from emotion_yolo.data.sheets import split_scenes
+from emotion_yolo.drawing import check_sheet, to_check
 from emotion_yolo.params import Prepare, load_params
 from emotion_yolo.paths import CARDS, CROPS, DATA_PIN, PREPARE_REPORT, PREPARED, SCENES
+from emotion_yolo.preparation.checks import Record, Scan, scan, stop_if_untrainable
+from emotion_yolo.preparation.compose import Crop, write_crops, write_opinions, write_scenes, write_table, write_train
+from emotion_yolo.preparation.localise import Localised, face_finder, localise, typical_box
+from emotion_yolo.preparation.near_duplicates import resolve_twins
+from emotion_yolo.preparation.teacher import Boxes, Teacher, blended
 from emotion_yolo.progress import counting
-from emotion_yolo.scenes import split_scenes
 from emotion_yolo.stages import run_stage
-from emotion_yolo.teacher import Boxes, Teacher, blended
-from emotion_yolo.twins import resolve_twins
+from emotion_yolo.structures.images import read_rgb
 
 Kind = Literal["crops", "scenes"]
 

@@ -3,36 +3,27 @@
 import csv
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-from PIL import Image as PillowImage
-
-from emotion_yolo.artefact import sha256_of
-from emotion_yolo.emotions import FACE_NAME, NAMES
-from emotion_yolo.images import read_rgb
-from emotion_yolo.labels import Labels, read, write
-from emotion_yolo.lineage import data_digest, git_revision
+from emotion_yolo.inference.artefact import sha256_of
 from emotion_yolo.params import Train, load_params
 from emotion_yolo.paths import (
     CHECKPOINTS,
     DATA_PIN,
     PREPARED,
     RUN,
-    SCENE_PREFIX,
-    TARGETS,
     TRAIN_REPORT,
     TRAINED,
     WANDB,
     WEIGHTS_NAME,
 )
-from emotion_yolo.scenes import compose_sheet
 from emotion_yolo.stages import run_stage
-from emotion_yolo.tracking import Tracker
-from emotion_yolo.yolo import RESUME_NAME, data_yaml, save_weights, train
-
-_VALID_TILE = 128  # px, least side of a valid crop in the input
+from emotion_yolo.tracking.lineage import data_digest, git_revision
+from emotion_yolo.tracking.tracker import Tracker
+from emotion_yolo.yolo.trainer import RESUME_NAME, train
+from emotion_yolo.yolo.view import write_view
+from emotion_yolo.yolo.weights import save_weights
 
 
 def main() -> None:
@@ -74,56 +65,6 @@ def fingerprint(params: Train, prepared: Path) -> str:
             if path.suffix == ".txt":
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def write_view(prepared: Path, view: Path, params: Train) -> Path:
-    """Make a folder that Ultralytics may write its caches into, of links to the prepared set; returns its data YAML.
-
-    Valid crops are laid on sheets where the input is large enough for several: enlarged to fill it, a crop would say
-    how a face is seen of a size that training hardly shows.
-    """
-    shutil.rmtree(view, ignore_errors=True)
-    prepared, view = prepared.absolute(), view.absolute()
-    for kind in ("images", "labels"):
-        (view / kind).mkdir(parents=True)
-        for split in ("train", "valid"):
-            (view / kind / split).symlink_to(prepared / kind / split)
-    (view / TARGETS).symlink_to(prepared / TARGETS)  # which may be missing: then labels are all there is
-    train = sorted((view / "images" / "train").iterdir())
-    valid = sorted((view / "images" / "valid").iterdir())
-    valid = valid[:: max(len(valid) // params.valid_pictures, 1)]
-    grid = params.imgsz // _VALID_TILE
-    if grid > 1:
-        valid = write_valid_sheets(valid, view / "sheets", grid=grid, size=params.imgsz)
-    repeated = [path for path in train for _ in range(params.scene_repeat if path.name.startswith(SCENE_PREFIX) else 1)]
-    lists = {}
-    for split, paths in (("train", repeated), ("valid", valid)):
-        lists[split] = view / f"{split}.list.txt"
-        lists[split].write_text("".join(f"{path}\n" for path in paths), "utf-8")
-    path = view / "data.yaml"
-    path.write_text(yaml.safe_dump(data_yaml(lists["train"], lists["valid"]), sort_keys=False), "utf-8")
-    return path
-
-
-def write_valid_sheets(crops: Sequence[Path], out: Path, *, grid: int, size: int) -> list[Path]:
-    """Write sheets of `grid` × `grid` crops, each `size` px, with their labels; returns the pictures."""
-    images, labels = out / "images", out / "labels"
-    images.mkdir(parents=True)
-    labels.mkdir()
-    sheets = []
-    for start in range(0, len(crops), grid * grid):
-        tiles = [(read_rgb(crop), labels_of(crop)) for crop in crops[start : start + grid * grid]]
-        sheet, truth = compose_sheet(tiles, grid=grid, size=size)
-        sheets.append(images / f"{start:06d}.png")
-        PillowImage.fromarray(sheet).save(sheets[-1])
-        write(labels / f"{start:06d}.txt", truth)
-    return sheets
-
-
-def labels_of(picture: Path) -> Labels:
-    """Read the labels of a picture in Ultralytics' layout."""
-    path = picture.parents[2] / "labels" / picture.parent.name / f"{picture.stem}.txt"
-    return read(path, class_names=(*NAMES, FACE_NAME))
 
 
 def several_gpus(device: str) -> bool:

@@ -1,0 +1,135 @@
+"""From "the face is the whole picture" to where it is: a face detector looks into every crop.
+
+The rule: a crop's box becomes the most confident face found in it. A crop without a face found keeps its place under
+the `typical` box, the median of all that were found, or is dropped from train when params say so; valid and test crops
+are never dropped, because a measure on the easy part of a set flatters.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_yolo.errors import ModelError
+from emotion_yolo.inference.detector import Detector
+from emotion_yolo.structures.boxes import area, clip_xyxy, xyxy_to_xywhn
+from emotion_yolo.structures.images import Image, read_rgb
+
+Box = NDArray[np.float64]
+
+FaceFinder = Callable[[Image], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""RGB picture [H, W, 3] to face boxes xyxy [N, 4] in its pixels and confidences [N]."""
+
+# A face that fills less of a face crop than this is somebody in the background.
+_LEAST_AREA = 0.08
+
+
+@dataclass(frozen=True, eq=False)
+class Localised:
+    """One crop's face: `xywhn` [4], and how it was come by."""
+
+    xywhn: Box
+    confidence: float
+    how: Literal["found", "typical"]
+
+
+def face_finder(detector: str, *, imgsz: int, conf: float, root: Path = Path()) -> FaceFinder:
+    """Load the face detector named in params: a folder with `model.json`, or YuNet's .onnx file for OpenCV.
+
+    Raises:
+        ModelError: neither is there.
+    """
+    path = root / detector
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; prepare.localise.detector names a folder or YuNet's .onnx file")
+        return _yunet(path, imgsz=imgsz, conf=conf)
+    model = Detector.load(path, imgsz=imgsz, threads=1)
+
+    def find(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        faces = model.predict(image, conf=conf)
+        return faces.xyxy, faces.confidence
+
+    return find
+
+
+def _yunet(path: Path, *, imgsz: int, conf: float) -> FaceFinder:
+    # Errors only: OpenCV 5 warns of a target that it does not use at every YuNet that is made.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        cv2.FaceDetectorYN.create(str(path), "", (imgsz, imgsz), conf)
+    except cv2.error as error:
+        raise ModelError(f"{path}: OpenCV cannot read it as a YuNet face detector: {error}") from error
+    local = threading.local()  # OpenCV's detector holds buffers, so that each thread needs its own
+
+    def find(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if not hasattr(local, "detector"):
+            local.detector = cv2.FaceDetectorYN.create(str(path), "", (imgsz, imgsz), conf)
+        height, width = image.shape[:2]
+        scale = imgsz / max(height, width)
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))
+        resized = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), size)
+        local.detector.setInputSize(size)
+        _, faces = local.detector.detect(resized)
+        if faces is None:
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+        xywh = faces[:, :4] / scale
+        xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        return clip_xyxy(xyxy, image_wh=(width, height)).astype(np.float32), faces[:, 14].astype(np.float32)
+
+    return find
+
+
+def locate(image: Image, find: FaceFinder) -> tuple[Box, float] | None:
+    """Return the xywhn box [4] and confidence of the most confident face that fills enough of a crop, or None."""
+    height, width = image.shape[:2]
+    xyxy, confidence = find(image)
+    large = area(xyxy) >= _LEAST_AREA * height * width
+    if not large.any():
+        return None
+    best = int(np.flatnonzero(large)[confidence[large].argmax()])
+    box = xyxy_to_xywhn(xyxy[best : best + 1].astype(np.float64), image_wh=(width, height))[0]
+    return box, float(confidence[best])
+
+
+def localise(
+    images: Sequence[Path], find: FaceFinder, *, threads: int, progress: Callable[[int, int], None] | None = None
+) -> list[Localised]:
+    """Give every crop of `images` a tight face box, in order.
+
+    Raises:
+        ModelError: the detector finds no face in any of them, which is another detector's input or no set of faces.
+    """
+
+    def one(path: Path) -> tuple[Box, float] | None:
+        return locate(read_rgb(path), find)
+
+    found: list[tuple[Box, float] | None] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for result in pool.map(one, images):
+            found.append(result)
+            if progress is not None:
+                progress(len(found), len(images))
+    boxes = [result[0] for result in found if result is not None]
+    if images and not boxes:
+        raise ModelError(f"no face found in any of {len(images)} crops; check prepare.localise.detector and .conf")
+    typical = _median(boxes)
+    return [
+        Localised(typical, 0.0, "typical") if result is None else Localised(result[0], result[1], "found")
+        for result in found
+    ]
+
+
+def typical_box(localised: Sequence[Localised]) -> Box:
+    """Return the median box xywhn [4] of the faces that were found."""
+    return _median([each.xywhn for each in localised if each.how == "found"])
+
+
+def _median(boxes: Sequence[Box]) -> Box:
+    return np.median(np.asarray(boxes), axis=0) if boxes else np.zeros(4)

@@ -1,0 +1,81 @@
+"""The one value that flows from the detector to metrics, reports and answers."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_yolo.structures.emotions import NAMES, Emotion
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The faces found in one picture, by falling confidence.
+
+    `xyxy` [N, 4] are pixel corners within the picture, `confidence` [N] in 0-1 says that it is a face, `probabilities`
+    [N, 8] are those of the eight emotions given a face: each row sums to 1, in the order of `emotions.NAMES`.
+    `image_wh` is the picture's size in pixels. Arrays are float32 and read-only.
+
+    Raises:
+        ValueError: an array of another shape, out of range, not finite, or out of order.
+    """
+
+    xyxy: FloatArray
+    confidence: FloatArray
+    probabilities: FloatArray
+    image_wh: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        n = len(self.confidence)
+        for name, shape in (("xyxy", (n, 4)), ("confidence", (n,)), ("probabilities", (n, len(NAMES)))):
+            array = np.asarray(getattr(self, name), dtype=np.float32)
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} holds values that are not finite")
+            array = array.copy()
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        width, height = self.image_wh
+        if width < 1 or height < 1:
+            raise ValueError(f"image_wh is {self.image_wh}, expected a width and a height of at least 1 px")
+        if n == 0:
+            return
+        if self.xyxy.min() < 0 or self.xyxy[:, 2].max() > width or self.xyxy[:, 3].max() > height:
+            raise ValueError(f"xyxy leaves the picture of {width}×{height} px")
+        if (self.xyxy[:, 2:] < self.xyxy[:, :2]).any():
+            raise ValueError("xyxy holds a box whose right or lower edge comes before its left or upper one")
+        if self.confidence.min() < 0 or self.confidence.max() > 1:
+            raise ValueError("confidence is outside 0-1")
+        if (np.diff(self.confidence) > 0).any():
+            raise ValueError("detections are not sorted by falling confidence")
+        if self.probabilities.min() < 0 or not np.allclose(self.probabilities.sum(1), 1, atol=1e-3):
+            raise ValueError("a row of probabilities is negative or does not sum to 1")
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    @cached_property
+    def emotion_ids(self) -> NDArray[np.int64]:
+        """Return the [N] class ids of the most probable emotions."""
+        ids: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return ids
+
+    @property
+    def emotions(self) -> list[Emotion]:
+        """Return the most probable emotion of each face."""
+        return [Emotion(int(i)) for i in self.emotion_ids]
+
+    @classmethod
+    def empty(cls, image_wh: tuple[int, int]) -> Self:
+        """Return a picture without a face."""
+        zeros = np.zeros((0, 4), np.float32)
+        return cls(zeros, zeros[:, 0], np.zeros((0, len(NAMES)), np.float32), image_wh)
+
+    def select(self, mask: NDArray[np.bool_]) -> Self:
+        """Return the detections where the [N] `mask` is true."""
+        return type(self)(self.xyxy[mask], self.confidence[mask], self.probabilities[mask], self.image_wh)

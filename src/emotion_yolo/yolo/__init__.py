@@ -1,0 +1,23 @@
+"""Training and ONNX export with Ultralytics; no other package imports it.
+
+Importing this package configures Ultralytics before its first import: settings inside the project, no pip, no
+telemetry, no integrations of its own. `assigner` is the loss for faces without a class and for soft labels, `trainer`
+the training loop, `view` the folder that it reads, `weights` checkpoints, `network` the ONNX export. `expression` and
+the stages `train` and `export` may import it.
+"""
+
+import os
+from pathlib import Path
+
+# Ultralytics reads these once, at import: its settings stay in the project, and loading a model never runs pip.
+os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(".ultralytics").absolute()))
+os.environ.setdefault("YOLO_AUTOINSTALL", "False")
+os.environ.setdefault("YOLO_VERBOSE", "False")
+Path(os.environ["YOLO_CONFIG_DIR"]).mkdir(parents=True, exist_ok=True)
+# Read before Ultralytics sets OMP_NUM_THREADS to 1 where a user has not set it.
+CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+from ultralytics import settings  # noqa: E402
+
+# One DVCLive and one W&B run belong to the train stage; Ultralytics' own integrations would start second ones.
+settings.update({"dvc": False, "wandb": False, "sync": False, "tensorboard": False, "mlflow": False})
