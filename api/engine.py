@@ -26,7 +26,8 @@ from api.metrics import Metrics
 from api.problems import Code, Problem
 from api.settings import Settings
 from emotion_yolo.errors import EmotionYoloError
-from emotion_yolo.inference.detector import Detector, Letterbox
+from emotion_yolo.inference.detector import Detector
+from emotion_yolo.inference.letterbox import Letterbox
 from emotion_yolo.structures.detections import Detections
 
 T = TypeVar("T")

@@ -213,7 +213,7 @@ class ModelCard(_Schema):
     """Default of `conf`: least confidence of a face, 0-1."""
     iou: Share
     """Overlap above which two boxes are one face, 0-1."""
-    nested: Share
+    ios: Share
     """Share of the smaller of two boxes inside the other above which they are one face, 0-1."""
     data: str
     """Digest of the data the model was trained on."""

@@ -174,9 +174,9 @@ def measure(export: Path, valid: Path) -> dict[str, dict[str, Any]]:
             measured = kind(run(detector, samples, params=params, title=title))
             figures |= {**measured(np.ones(len(samples))), **measured.counts()}
             intervals |= bootstrap(measured, len(samples), resamples=params.bootstrap, seed=params.seed)
-    seen = false_faces(Detector.load(export, threads=1), count=params.faceless, seed=params.seed)
-    if count := seen.pop("n_faceless", 0):
-        figures |= seen | {"false_faces": sum(seen.values()) / len(seen), "n_faceless": count * len(seen)}
+    seen = false_faces(Detector.load(export, threads=1), count=params.negatives, seed=params.seed)
+    if count := seen.pop("n_negatives", 0):
+        figures |= seen | {"false_faces": sum(seen.values()) / len(seen), "n_negatives": count * len(seen)}
     return {
         "figures": {name: round(float(value), 5) for name, value in figures.items() if np.isfinite(value)},
         "intervals": {name: [round(low, 5), round(high, 5)] for name, (low, high) in intervals.items()},
@@ -261,7 +261,7 @@ _COUNTS = {
     "n_scenes": "photographs",
     "n_faces_32px": "faces ≥ 32 px",
     "n_faces_128px": "≥ 128 px",
-    "n_faceless": "drawn pictures without one",
+    "n_negatives": "drawn pictures without one",
 }
 
 

@@ -18,7 +18,8 @@ from benchmarks.service import pictures
 from benchmarks.timing import median_ms
 from emotion_yolo.data.prepared import Sample, decoded, read_crops, read_scenes
 from emotion_yolo.evaluation.figures import Outcome, SceneFigures, match_faces
-from emotion_yolo.inference.detector import Detector, Precision
+from emotion_yolo.inference.backends import Precision
+from emotion_yolo.inference.detector import Detector
 from emotion_yolo.paths import PREPARED, RELEASE
 
 _LIMITS = ImageLimits()
@@ -47,9 +48,7 @@ def look(detector: Detector, picture: Picture, sample: Sample) -> Outcome:
     """Analyse a picture as the service does."""
     tensor, box = detector.preprocess(picture.pixels)
     raw, box = detector.infer(tensor), in_full(box, picture)
-    return Outcome(
-        sample, detector.postprocess(raw, box, conf=0.001, iou=0.7, nested=1), detector.postprocess(raw, box)
-    )
+    return Outcome(sample, detector.postprocess(raw, box, conf=0.001, iou=0.7, ios=1), detector.postprocess(raw, box))
 
 
 def whole(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Picture]]:

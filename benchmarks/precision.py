@@ -23,7 +23,8 @@ from emotion_yolo.data.prepared import Sample, read_crops, read_scenes
 from emotion_yolo.drawing import evenly
 from emotion_yolo.evaluation.figures import CropFigures, SceneFigures
 from emotion_yolo.inference.artefact import describe, read_spec, write_spec
-from emotion_yolo.inference.detector import Detector, Precision, as_planes
+from emotion_yolo.inference.backends import Precision, as_planes
+from emotion_yolo.inference.detector import Detector
 from emotion_yolo.params import load_params
 from emotion_yolo.paths import PREPARED, RELEASE
 from emotion_yolo.stages.evaluate import run

@@ -119,8 +119,8 @@ def _network(box_side: int, channels: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def crop_model(path: Path, *, side: int = 32, classes: int = len(NAMES)) -> Path:
-    """Write a crop model whose opinion of a picture is the emotion of its mean colour (see `COLOURS`), 0.99 sure."""
+def classifier(path: Path, *, side: int = 32, classes: int = len(NAMES)) -> Path:
+    """Write a classifier that names a picture by its mean colour (see `COLOURS`), with a probability of 0.99."""
     signs = (np.asarray(COLOURS, np.float32) / 127.5 - 1)[:classes]
     constants = {
         "weight": (4 * signs)[:, :, None, None],

@@ -43,7 +43,7 @@ async def model(app: ThisApp) -> ModelCard:
             "backend": detector.backend,
             "conf": spec.thresholds.conf,
             "iou": spec.thresholds.iou,
-            "nested": spec.thresholds.nested,
+            "ios": spec.thresholds.ios,
             "data": spec.lineage.data,
             "revision": spec.lineage.revision,
             "metrics_split": None if measured is None else measured.get("split", "test"),

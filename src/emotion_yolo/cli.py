@@ -99,29 +99,29 @@ def predict(
 
 
 @app.command()
-def crop_model(
+def classifier(
     face_weights: Annotated[Path, typer.Argument(help="the folder `model` of face-api.js")],
-    out: Annotated[Path, typer.Option(help="ONNX file to write")] = paths.CROP_MODEL,
+    out: Annotated[Path, typer.Option(help="ONNX file to write")] = paths.CLASSIFIER,
     epochs: Annotated[int, typer.Option(min=1, help="passes over the train crops")] = 12,
 ) -> None:
-    """Train a network that names the expressions of single crops, for prepare.teacher.crop_model; resumes."""
+    """Train a network that names the expressions of single crops, for prepare.teacher.classifier; resumes."""
     from emotion_yolo.data.prepared import read_crops
     from emotion_yolo.expression.face_net import read_face_weights
-    from emotion_yolo.expression.training import Crops, export_crop_model, fingerprint, train_crop_model
+    from emotion_yolo.expression.training import Crops, export_classifier, fingerprint, train_classifier
 
     weights = read_face_weights(face_weights)
     train, valid = (Crops.read(read_crops(paths.PREPARED, split)) for split in ("train", "valid"))
     typer.echo(f"{len(train.emotions):,} train crops, {len(valid.emotions):,} valid crops", err=True)
-    checkpoint = paths.CHECKPOINTS / f"crop_model-{fingerprint(train, weights, epochs=epochs)}.pt"
-    net, temperature = train_crop_model(
+    checkpoint = paths.CHECKPOINTS / f"classifier-{fingerprint(train, weights, epochs=epochs)}.pt"
+    net, temperature = train_classifier(
         train, valid, weights=weights, epochs=epochs, checkpoint=checkpoint,
         on_epoch=lambda epoch, loss, top1: typer.echo(
             f"epoch {epoch} of {epochs}: loss {loss:.3f}, valid top-1 {top1:.3f}", err=True
         ),
     )  # fmt: skip
-    export_crop_model(net, temperature, out)
+    export_classifier(net, temperature, out)
     checkpoint.unlink()
-    typer.echo(f"{out}: written, temperature {temperature:.3f}; name it in prepare.teacher.crop_model")
+    typer.echo(f"{out}: written, temperature {temperature:.3f}; name it in prepare.teacher.classifier")
 
 
 @app.command()

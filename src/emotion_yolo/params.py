@@ -36,19 +36,19 @@ class Localise(_Section):
 
 
 class Teacher(_Section):
-    """Whose opinions of expressions are trained on beside the labels."""
+    """Whose soft labels of expressions are trained on beside the labels."""
 
     detector: str
     imgsz: Pixels
-    crop_model: str
+    classifier: str
     crops: Share
     min_face: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
-    def _a_crop_model_speaks_beside_a_detector(self) -> Self:
-        if self.crop_model and not self.detector:
+    def _a_classifier_speaks_beside_a_detector(self) -> Self:
+        if self.classifier and not self.detector:
             raise ValueError(
-                f"crop_model is {self.crop_model!r} without a detector, which finds the faces to ask about"
+                f"classifier is {self.classifier!r} without a detector, which finds the faces to ask about"
             )
         return self
 
@@ -77,7 +77,7 @@ class Sheets(_Section):
     rounds: Annotated[int, Field(ge=1, le=16)]
     singles: Share
     degraded: Share
-    faceless: Share
+    negatives: Share
 
 
 class Prepare(_Section):
@@ -85,7 +85,7 @@ class Prepare(_Section):
 
     seed: Count
     workers: Count
-    twin_distance: Annotated[int, Field(ge=0, le=16)]
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]
     localise: Localise
     teacher: Teacher
     scenes: Scenes
@@ -96,7 +96,7 @@ class Train(_Section):
     """Fine-tuning; what is not in `yolo.OURS` is Ultralytics' own argument."""
 
     weights: str
-    keep: Annotated[float, Field(ge=0, lt=1)]
+    wise_ft_alpha: Annotated[float, Field(gt=0, le=1)]
     epochs: Annotated[int, Field(ge=1)]
     imgsz: Pixels
     batch: Annotated[int, Field(ge=1)]
@@ -109,7 +109,6 @@ class Train(_Section):
     cos_lr: bool
     warmup_epochs: NonNegative
     weight_decay: NonNegative
-    patience: Count
     box: NonNegative
     cls: NonNegative
     dfl: NonNegative
@@ -123,7 +122,6 @@ class Train(_Section):
     fliplr: Share
     mosaic: Share
     close_mosaic: Count
-    mixup: Share
     multi_scale: Annotated[float, Field(ge=0, lt=1)]
     amp: Literal["auto", "fp16", "bf16", "fp32"]
     device: str
@@ -138,7 +136,7 @@ class Export(_Section):
     max_upscale: Annotated[float, Field(ge=1, le=8)]
     parity: Positive
     iou: Share
-    nested: Annotated[float, Field(gt=0, le=1)]
+    ios: Annotated[float, Field(gt=0, le=1)]
 
 
 class Evaluate(_Section):
@@ -149,7 +147,7 @@ class Evaluate(_Section):
     scene_imgsz: Pixels
     scene_sizes: list[Pixels]
     robustness: Count
-    faceless: Count
+    negatives: Count
     bootstrap: Annotated[int, Field(ge=0)]
     gallery: Annotated[int, Field(ge=0, le=200)]
     seed: Count
@@ -170,6 +168,17 @@ class Params(_Section):
     export: Export
     evaluate: Evaluate
     tracking: Tracking
+
+
+_RENAMED = {
+    "prepare.twin_distance": "prepare.near_duplicate_distance",
+    "prepare.teacher.crop_model": "prepare.teacher.classifier",
+    "prepare.sheets.faceless": "prepare.sheets.negatives",
+    "train.keep": "train.wise_ft_alpha, which is 1 - keep",
+    "export.nested": "export.ios",
+    "evaluate.faceless": "evaluate.negatives",
+}
+"""Former names of params, and what they are called now."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -208,6 +217,8 @@ def load_params(path: Path = PARAMS) -> Params:
         for item in error.errors(include_url=False):
             key = ".".join(map(str, item["loc"])) or "(top level)"
             match item["type"]:
+                case "extra_forbidden" if key in _RENAMED:
+                    lines.append(f"{path}: {key}: this is now {_RENAMED[key]}; rename it")
                 case "extra_forbidden":
                     lines.append(f"{path}: {key}: unknown key; check its spelling, the known ones are in params.py")
                 case "missing":

@@ -20,7 +20,7 @@ TRAINED = Path("models/trained")
 EXPORT = Path("models/export")
 RELEASE = Path("models/release")
 WEIGHTS_NAME = "weights.pt"
-CROP_MODEL = Path("models/crop_model.onnx")
+CLASSIFIER = Path("models/classifier.onnx")
 
 REPORTS = Path("reports")
 PREPARE_REPORT = REPORTS / "prepare"

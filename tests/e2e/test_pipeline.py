@@ -128,7 +128,9 @@ def _pin(project: Project) -> str:
 def _is_measured(project: Project) -> bool:
     """See to it that every stage left what it promises."""
     prepared = project.json("reports/prepare/report.json")
-    assert prepared["crops"]["twins"]["counts"]["test_with_twin_in_train"] >= 1  # the sample's planted ones
+    assert (
+        prepared["crops"]["near_duplicates"]["counts"]["test_with_near_duplicate_in_train"] >= 1
+    )  # the sample's planted ones
     assert sum(prepared["scenes"]["photographs"].values()) == SCENES
     metrics = project.json("reports/metrics.json")
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in metrics)

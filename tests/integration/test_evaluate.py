@@ -19,7 +19,7 @@ SETTINGS = Evaluate(
     scene_imgsz=160,
     scene_sizes=[96, 160],
     robustness=12,
-    faceless=3,
+    negatives=3,
     bootstrap=20,
     gallery=6,
     seed=0,
@@ -206,19 +206,19 @@ def test_drawn_pictures_without_a_face_show_what_is_seen_in_them(done: tuple[Eva
     kinds = {f"false_faces_{kind}" for kind in ("one_colour", "gradient", "noise", "stripes", "discs")}
     shares = {name: value for name, value in done[0].metrics.items() if name in kinds}
     assert set(shares) == kinds
-    assert done[0].metrics["n_faceless"] == 3
+    assert done[0].metrics["n_negatives"] == 3
     assert "### Pictures without a face" in (done[1] / "MODEL_CARD.md").read_text("utf-8")
     for conf, share in ((0.0, 1.0), (1.0, 0.0)):
         detector = stage.Detector.load(exported_model(tmp_path / f"{conf}", conf=conf))
         figures = stage.false_faces(detector, count=2, seed=0)
-        assert figures == dict.fromkeys(kinds, share) | {"n_faceless": 2}
+        assert figures == dict.fromkeys(kinds, share) | {"n_negatives": 2}
     assert stage.false_faces(detector, count=0, seed=0) == {}
 
 
 def test_parts_of_faces_are_left_out_of_answers_but_not_of_average_precision(tmp_path: Path) -> None:
     folder = exported_model(tmp_path / "export", box_side=2 * CELL)
     spec = read_spec(folder)
-    apart = spec.thresholds.model_copy(update={"nested": 0.6})
+    apart = spec.thresholds.model_copy(update={"ios": 0.6})
     write_spec(folder, spec.model_copy(update={"thresholds": apart}))
     # Two neighbouring cells, whose boxes of two cells' side lie in each other by two thirds: an IoU of 0.4.
     crop = (painted({(0, 0): 1, (1, 0): 2}), painted_labels({(0, 0): 1}))

@@ -17,8 +17,9 @@ from ultralytics.utils import DEFAULT_CFG
 from emotion_yolo.data.prepared import read_crops
 from emotion_yolo.evaluation.metrics import assign
 from emotion_yolo.inference.artefact import ModelSpec, checked_file, read_spec, sha256_of
+from emotion_yolo.inference.backends import as_planes
 from emotion_yolo.inference.calibration import probabilities
-from emotion_yolo.inference.detector import Detector, as_planes
+from emotion_yolo.inference.detector import Detector
 from emotion_yolo.params import load_params
 from emotion_yolo.paths import EXPORT, EXPORT_REPORT, PREPARED, TRAINED, WEIGHTS_NAME
 from emotion_yolo.stages import export as stage

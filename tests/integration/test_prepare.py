@@ -20,7 +20,7 @@ from emotion_yolo.stages import prepare as stage
 from emotion_yolo.stages import run_stage
 from emotion_yolo.structures.emotions import FACE_ID, FACE_NAME, NAMES
 from emotion_yolo.structures.labels import Labels, read, write
-from tests.builders import CELL, COLOURS, Image, crop_model, exported_model, painted_labels, save_picture
+from tests.builders import CELL, COLOURS, Image, classifier, exported_model, painted_labels, save_picture
 
 REPOSITORY = Path(__file__).parents[2]
 FULL_FRAME = "0.499 0.499 0.999 0.999"
@@ -185,7 +185,7 @@ def test_boxes_on_a_sheet_are_where_the_faces_are(project: Path) -> None:
             np.testing.assert_allclose(sheet[int(y), int(x)], COLOURS[cls], atol=30)
 
 
-def test_no_twin_of_a_test_or_valid_crop_is_left_in_train(project: Path) -> None:
+def test_no_near_duplicate_of_a_test_or_valid_crop_is_left_in_train(project: Path) -> None:
     (test, other), (valid, *_) = ([crop for crop in CROPS if crop.split == s][:2] for s in ("test", "valid"))
     change(project, prepare__sheets__side=0)
     brighter = cv2.convertScaleAbs(test.image(), alpha=0.9, beta=12).astype(np.uint8)
@@ -197,11 +197,16 @@ def test_no_twin_of_a_test_or_valid_crop_is_left_in_train(project: Path) -> None
     assert names(PREPARED / "images/train") == {crop.name for crop in CROPS if crop.split == "train"}
     assert "leak.png" not in names(PREPARED / "images/valid")
     assert {"test", "valid"} <= names(PREPARED / "images")
-    twins = report()["crops"]["twins"]
-    assert set(twins["dropped"]) == {"train/near.png", "train/mirrored.png", "train/exact.png", "valid/leak.png"}
-    assert twins["dropped"]["train/near.png"].startswith(f"twin of test/{test.name}")
-    assert twins["counts"]["dropped_train"] == 3
-    assert twins["counts"]["test_with_twin_in_train"] == 2
+    near_duplicates = report()["crops"]["near_duplicates"]
+    assert set(near_duplicates["dropped"]) == {
+        "train/near.png",
+        "train/mirrored.png",
+        "train/exact.png",
+        "valid/leak.png",
+    }
+    assert near_duplicates["dropped"]["train/near.png"].startswith(f"near-duplicate of test/{test.name}")
+    assert near_duplicates["counts"]["dropped_train"] == 3
+    assert near_duplicates["counts"]["test_with_near_duplicate_in_train"] == 2
 
 
 def test_a_crop_without_a_face_found_gets_the_typical_box(project: Path) -> None:
@@ -284,11 +289,11 @@ def test_the_teacher_has_its_share_in_the_targets_of_train_crops(project: Path) 
             assert target.sum() == pytest.approx(1, abs=1e-3)
 
 
-def test_a_crop_model_beside_the_teacher_is_asked_too(project: Path) -> None:
+def test_a_classifier_beside_the_teacher_is_asked_too(project: Path) -> None:
     change(project, prepare__sheets__side=0, prepare__teacher__crops=1.0)
     stage.main()
     alone = {crop.name: targets_of(Path(crop.name).stem)[0] for crop in CROPS if crop.split == "train"}
-    change(project, prepare__teacher__crop_model=str(crop_model(project / "crop_model.onnx")))
+    change(project, prepare__teacher__classifier=str(classifier(project / "classifier.onnx")))
     stage.main()
     # It sees the mean of the picture, which is nearer to grey than to any colour: less sure than the teacher.
     for name, before in alone.items():
@@ -311,7 +316,7 @@ def test_train_crops_can_keep_the_boxes_they_came_with(project: Path) -> None:
         assert width == pytest.approx(0.999 if crop.split == "train" else 1 / 3, abs=2e-3)
 
 
-def test_twins_of_scenes_end_up_in_one_split(project: Path) -> None:
+def test_near_duplicates_of_scenes_end_up_in_one_split(project: Path) -> None:
     add_scenes(project)
     for i in range(10):
         picture = textured(SCENE_FACES, seed=900 + i, side=160)
@@ -326,7 +331,7 @@ def test_twins_of_scenes_end_up_in_one_split(project: Path) -> None:
             splits.setdefault(path.stem[-1], set()).add(split)
     assert len(splits) == 10
     assert all(len(where) == 1 for where in splits.values())
-    assert report()["scenes"]["twins"]["dropped"]
+    assert report()["scenes"]["near_duplicates"]["dropped"]
 
 
 def test_scenes_that_are_not_wanted_stay_out(project: Path) -> None:
@@ -416,10 +421,10 @@ class TestRefuses:
     ) -> None:
         stage.main()
         before = files_of(PREPARED)
-        change(project, prepare__twin_distanse=3)
+        change(project, prepare__near_duplicate_distanse=3)
         code, message = self.error(capsys)
         assert code == 3
-        assert "params.yaml: prepare.twin_distanse: unknown key" in message
+        assert "params.yaml: prepare.near_duplicate_distanse: unknown key" in message
         assert files_of(PREPARED) == before
 
     def test_a_localiser_that_is_not_there(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:

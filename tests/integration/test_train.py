@@ -110,17 +110,17 @@ def test_training_twice_gives_the_same_weights(trained: Path, tmp_path: Path) ->
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
-def test_a_share_of_the_starting_weights_is_kept(trained: Path, tmp_path: Path) -> None:
+def test_the_result_is_averaged_with_the_starting_weights(trained: Path, tmp_path: Path) -> None:
     begin = trained / "models/trained/weights.pt"
     networks = {"begin": YOLO(begin).model.state_dict()}
-    for keep in (0.0, 0.5):
-        root = project(tmp_path / str(keep), weights=str(begin), keep=keep, epochs=1, lr0=0.01)
+    for alpha in (1.0, 0.5):
+        root = project(tmp_path / str(alpha), weights=str(begin), wise_ft_alpha=alpha, epochs=1, lr0=0.01)
         process = start(root)
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
-        networks[str(keep)] = YOLO(root / "models/trained/weights.pt").model.state_dict()
+        networks[str(alpha)] = YOLO(root / "models/trained/weights.pt").model.state_dict()
     first = "model.0.conv.weight"
-    begun, ended, between = (networks[name][first].float() for name in ("begin", "0.0", "0.5"))
+    begun, ended, between = (networks[name][first].float() for name in ("begin", "1.0", "0.5"))
     assert (ended - begun).abs().max() > 0.005
     torch.testing.assert_close(between, (begun + ended) / 2, atol=1e-3, rtol=2e-3)
 

@@ -11,7 +11,8 @@ from ultralytics import YOLO
 
 from emotion_yolo.data.negatives import HELD_OUT, LEARNT
 from emotion_yolo.inference.artefact import checked_file, read_spec
-from emotion_yolo.inference.detector import Backend, Detector, Image, as_planes
+from emotion_yolo.inference.backends import Backend, as_planes
+from emotion_yolo.inference.detector import Detector, Image
 from emotion_yolo.structures.boxes import iou_matrix
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.emotions import NAMES

@@ -178,7 +178,7 @@ def test_an_export_is_measured_on_the_valid_pictures_that_were_kept(
     assert set(measured["figures"]) >= {"map50", "n_scenes", "n_faces_32px"}
     kinds = [value for name, value in measured["figures"].items() if name.startswith("false_faces_")]
     assert measured["figures"]["false_faces"] == pytest.approx(sum(kinds) / 5, abs=1e-5)
-    assert measured["figures"]["n_faceless"] == 5 * params["evaluate"]["faceless"]
+    assert measured["figures"]["n_negatives"] == 5 * params["evaluate"]["negatives"]
     low, high = measured["intervals"]["emotion_top1"]
     assert low <= 8 / 9 <= high <= 1
     assert all(np.isfinite(value) for value in measured["figures"].values())

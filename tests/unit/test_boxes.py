@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from emotion_yolo.structures.boxes import area, clip_xyxy, iou_matrix, nesting_matrix, xywhn_to_xyxy, xyxy_to_xywhn
+from emotion_yolo.structures.boxes import area, clip_xyxy, ios_matrix, iou_matrix, xywhn_to_xyxy, xyxy_to_xywhn
 
 NONE = np.zeros((0, 4), np.float32)
 
@@ -36,14 +36,14 @@ def test_overlap_is_one_row_a_box_of_the_first_and_a_column_of_the_second() -> N
 
 def test_nesting_is_the_part_of_the_smaller_box_that_lies_in_the_other() -> None:
     whole, half_in, inside = boxes((0, 0, 4, 4)), boxes((3, 0, 5, 2)), boxes((1, 1, 2, 2))
-    assert nesting_matrix(whole, np.concatenate([half_in, inside])).tolist() == [[0.5, 1]]
-    assert nesting_matrix(inside, whole).tolist() == [[1]]
+    assert ios_matrix(whole, np.concatenate([half_in, inside])).tolist() == [[0.5, 1]]
+    assert ios_matrix(inside, whole).tolist() == [[1]]
 
 
 def test_two_empty_boxes_do_not_overlap() -> None:
     point = boxes((1, 1, 1, 1))
     assert iou_matrix(point, point).tolist() == [[0]]
-    assert nesting_matrix(point, point).tolist() == [[0]]
+    assert ios_matrix(point, point).tolist() == [[0]]
 
 
 def test_no_boxes_are_taken_too() -> None:
@@ -52,7 +52,7 @@ def test_no_boxes_are_taken_too() -> None:
     assert clip_xyxy(NONE, image_wh=(10, 10)).shape == (0, 4)
     assert area(NONE).shape == (0,)
     assert iou_matrix(NONE, boxes((0, 0, 1, 1))).shape == (0, 1)
-    assert nesting_matrix(NONE, boxes((0, 0, 1, 1))).shape == (0, 1)
+    assert ios_matrix(NONE, boxes((0, 0, 1, 1))).shape == (0, 1)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

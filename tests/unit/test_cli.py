@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from emotion_yolo import cli, paths
 from emotion_yolo.errors import ModelError
-from emotion_yolo.expression.classifier import CropModel
+from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.inference.artefact import read_spec
 from tests.builders import exported_model, painted, painted_labels, prepared_set, save_picture
 from tests.face_weights import write_face_weights
@@ -23,7 +23,7 @@ from tests.pull_builders import files_of, make_project
 # pygtrie, which DVC stands on, warns of itself.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
 
-COMMANDS = {"pull", "sample", "report", "release", "predict", "crop-model"}
+COMMANDS = {"pull", "sample", "report", "release", "predict", "train-classifier"}
 METRICS = {"map50": 0.8125, "map50_95": 0.5, "emotion_top1": 0.75, "n_crops": 24}
 
 
@@ -192,14 +192,14 @@ def test_a_release_is_made_without_the_sample_too(folder: Path) -> None:
     assert read_spec(paths.RELEASE).version == read_spec(paths.EXPORT).version
 
 
-def test_a_crop_model_is_trained_from_the_prepared_crops_and_can_be_asked(folder: Path) -> None:
+def test_a_classifier_is_trained_from_the_prepared_crops_and_can_be_asked(folder: Path) -> None:
     for split in ("train", "valid"):
         crops = {f"{split}{i}.png": (painted({(1, 1): i}), painted_labels({(1, 1): i})) for i in range(8)}
         prepared_set(paths.PREPARED, crops=crops, split=split)
-    printed = call("crop-model", str(write_face_weights(folder / "face-api")), "--epochs", "1")
-    assert "models/crop_model.onnx: written" in printed
-    opinion = CropModel(paths.CROP_MODEL, threads=1).opinion(painted({(1, 1): 4}))
-    assert opinion.sum() == pytest.approx(1, abs=1e-3)
+    printed = call("train-classifier", str(write_face_weights(folder / "face-api")), "--epochs", "1")
+    assert "models/classifier.onnx: written" in printed
+    soft_label = ExpressionClassifier(paths.CLASSIFIER, threads=1).soft_label(painted({(1, 1): 4}))
+    assert soft_label.sum() == pytest.approx(1, abs=1e-3)
     assert not list(paths.CHECKPOINTS.iterdir())
 
 

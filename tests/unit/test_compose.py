@@ -58,7 +58,7 @@ def test_a_copy_is_no_link_so_that_rewriting_it_leaves_the_raw_picture(tmp_path:
 
 def test_train_crops_lie_on_sheets_and_some_are_single_too(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 40)
-    sheets = Sheets(side=192, grids=[2], singles=0.5, degraded=0.0, rounds=1, faceless=0.0)
+    sheets = Sheets(side=192, grids=[2], singles=0.5, degraded=0.0, rounds=1, negatives=0.0)
     count = write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
     names = sorted(path.name for path in (tmp_path / "out" / "images" / "train").iterdir())
     on_sheets = [name for name in names if name.startswith("sheet_")]
@@ -71,12 +71,12 @@ def test_train_crops_lie_on_sheets_and_some_are_single_too(tmp_path: Path) -> No
 
 
 def test_pictures_without_a_face_are_added_to_the_sheets_with_no_label(tmp_path: Path) -> None:
-    sheets = Sheets(side=64, grids=[1], singles=0.0, degraded=0.0, rounds=2, faceless=0.25)
+    sheets = Sheets(side=64, grids=[1], singles=0.0, degraded=0.0, rounds=2, negatives=0.25)
     count = write_train(crops_of(tmp_path / "raw", 8), tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
-    faceless = sorted((tmp_path / "out" / "images" / "train").glob("faceless_*"))
-    assert (count, len(faceless)) == (16, 4)
-    assert len({path.read_bytes() for path in faceless}) == 4
-    for path in faceless:
+    negatives = sorted((tmp_path / "out" / "images" / "train").glob("negative_*"))
+    assert (count, len(negatives)) == (16, 4)
+    assert len({path.read_bytes() for path in negatives}) == 4
+    for path in negatives:
         assert read_rgb(path).shape == (64, 64, 3)
         assert len(read(tmp_path / "out" / "labels" / "train" / f"{path.stem}.txt", class_names=CLASSES)) == 0
     assert not (tmp_path / "out" / "targets").exists()
@@ -87,7 +87,7 @@ def test_the_face_on_a_sheet_is_where_its_label_says(tmp_path: Path) -> None:
     write_train(
         crops,
         tmp_path / "out",
-        Sheets(side=192, grids=[2], singles=0, degraded=0.0, rounds=1, faceless=0.0),
+        Sheets(side=192, grids=[2], singles=0, degraded=0.0, rounds=1, negatives=0.0),
         seed=0,
         workers=1,
         progress=silent,
@@ -101,7 +101,7 @@ def test_the_face_on_a_sheet_is_where_its_label_says(tmp_path: Path) -> None:
 
 def test_without_sheets_every_crop_stays_single(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 5)
-    sheets = Sheets(side=0, grids=[2], singles=0, degraded=0.0, rounds=1, faceless=0.0)
+    sheets = Sheets(side=0, grids=[2], singles=0, degraded=0.0, rounds=1, negatives=0.0)
     assert write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent) == 0
     assert len(list((tmp_path / "out" / "images" / "train").iterdir())) == 5
 
@@ -109,7 +109,7 @@ def test_without_sheets_every_crop_stays_single(tmp_path: Path) -> None:
 def test_degraded_crops_are_other_pixels_with_the_same_labels_and_always_the_same(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 8)
     for name, share in (("clean", 0.0), ("poor", 1.0), ("again", 1.0)):
-        sheets = Sheets(side=192, grids=[2], singles=0.0, degraded=share, rounds=1, faceless=0.0)
+        sheets = Sheets(side=192, grids=[2], singles=0.0, degraded=share, rounds=1, negatives=0.0)
         write_train(crops, tmp_path / name, sheets, seed=0, workers=1, progress=silent)
     for sheet in (tmp_path / "clean/images/train").iterdir():
         others = [(tmp_path / name / "images/train" / sheet.name).read_bytes() for name in ("poor", "again")]
@@ -125,7 +125,7 @@ def test_targets_lie_beside_labels_line_by_line(tmp_path: Path) -> None:
         replace(crop, target=np.eye(8, dtype=np.float32)[i] * 0.5 + 0.0625)
         for i, crop in enumerate(crops_of(tmp_path / "raw", 8))
     ]
-    sheets = Sheets(side=192, grids=[2], singles=1.0, degraded=0.0, rounds=1, faceless=0.0)
+    sheets = Sheets(side=192, grids=[2], singles=1.0, degraded=0.0, rounds=1, negatives=0.0)
     write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
     for path in (tmp_path / "out/labels/train").iterdir():
         labels = read(path, class_names=CLASSES)
@@ -135,7 +135,7 @@ def test_targets_lie_beside_labels_line_by_line(tmp_path: Path) -> None:
 
 
 def test_crops_without_targets_leave_no_files_of_them(tmp_path: Path) -> None:
-    sheets = Sheets(side=192, grids=[2], singles=0.5, degraded=0.0, rounds=1, faceless=0.0)
+    sheets = Sheets(side=192, grids=[2], singles=0.5, degraded=0.0, rounds=1, negatives=0.0)
     write_train(crops_of(tmp_path / "raw", 8), tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
     assert not (tmp_path / "out/targets").exists()
 
@@ -148,7 +148,7 @@ def test_a_box_given_twice_is_one_face(tmp_path: Path) -> None:
 
 def test_processes_write_the_same_sheets_as_one_does(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 210)
-    sheets = Sheets(side=64, grids=[1], singles=0, degraded=0.0, rounds=1, faceless=0.0)
+    sheets = Sheets(side=64, grids=[1], singles=0, degraded=0.0, rounds=1, negatives=0.0)
     done: list[int] = []
     for workers in (1, 2):
         out = tmp_path / f"out{workers}"

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.inference.artefact import describe, read_spec, write_spec
-from emotion_yolo.inference.detector import Detector, Letterbox, as_planes, canvases, decode, letterbox
+from emotion_yolo.inference.backends import as_planes
+from emotion_yolo.inference.decoding import decode
+from emotion_yolo.inference.detector import Detector
+from emotion_yolo.inference.letterbox import Letterbox, canvases, letterbox
 from emotion_yolo.structures.emotions import Emotion
 from tests.builders import CELL, COLOURS, GREY, exported_model, painted
 
@@ -155,22 +158,22 @@ def test_a_part_of_a_surer_face_is_no_face_of_its_own() -> None:
     whole, mouth, hat = [50, 50, 40, 40], [50, 60, 16, 10], [50, 32, 40, 12]  # 2/3 of the hat lie in the face
     raw = answer([mouth, whole, hat], [score(Emotion.SAD, 0.6), score(Emotion.SAD, 0.9), score(Emotion.SAD, 0.5)])
     assert len(decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1)) == 3
-    assert decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, nested=0.7).xyxy.tolist() == [
+    assert decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, ios=0.7).xyxy.tolist() == [
         [30, 30, 70, 70],
         [30, 26, 70, 38],
     ]
-    assert len(decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, nested=0.6)) == 1
+    assert len(decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, ios=0.6)) == 1
 
 
 def test_a_less_sure_box_around_a_face_is_none_either() -> None:
     raw = answer([[50, 50, 80, 80], [50, 50, 20, 20]], [score(Emotion.SAD, 0.5), score(Emotion.SAD, 0.9)])
-    assert decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, nested=0.7).xyxy.tolist() == [[40, 40, 60, 60]]
+    assert decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, ios=0.7).xyxy.tolist() == [[40, 40, 60, 60]]
 
 
 def test_a_part_takes_no_other_faces_place_among_the_most() -> None:
     boxes = [[30, 30, 40, 40], [30, 30, 10, 10], [75, 75, 20, 20]]
     raw = answer(boxes, [score(Emotion.SAD, c) for c in (0.9, 0.8, 0.7)])
-    found = decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, nested=0.7, max_faces=2)
+    found = decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, ios=0.7, max_faces=2)
     assert found.confidence == pytest.approx([0.9, 0.7])
 
 

@@ -7,7 +7,7 @@ import yaml
 from emotion_yolo.evaluation.figures import HEIGHTS, Slice
 from emotion_yolo.evaluation.model_card import Evaluation, UsedSet, model_card, used_sets
 from emotion_yolo.evaluation.report import Answer
-from emotion_yolo.evaluation.robustness import CHANGES, face_heights
+from emotion_yolo.evaluation.robustness import CORRUPTIONS, face_heights
 from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.params import Evaluate
 from emotion_yolo.structures.emotions import NAMES
@@ -43,7 +43,7 @@ def card(
         scene_imgsz=640,
         scene_sizes=[320],
         robustness=600,
-        faceless=50,
+        negatives=50,
         bootstrap=200,
         gallery=24,
         seed=0,
@@ -149,20 +149,20 @@ def test_changed_pictures_stand_in_a_table_with_their_conditions(spec: ModelSpec
 
 def test_pictures_without_a_face_stand_in_a_table_that_says_which_kinds_were_learnt(spec: ModelSpec) -> None:
     kinds = {"one_colour": 0.25, "gradient": 0.125, "noise": 0.0, "stripes": 0.5, "discs": 0.75}
-    text = card(spec, CROPS | {"n_faceless": 40} | {f"false_faces_{kind}": share for kind, share in kinds.items()})
+    text = card(spec, CROPS | {"n_negatives": 40} | {f"false_faces_{kind}": share for kind, share in kinds.items()})
     for row in ("| one colour | yes | 0.250 |", "| stripes | no | 0.500 |", "40 drawn pictures of each kind"):
         assert row in text
     assert "Pictures without a face" not in card(spec, CROPS)
 
 
 def test_parts_of_faces_are_named_among_the_thresholds_where_they_are_left_out(spec: ModelSpec) -> None:
-    assert "nested" not in card(spec, CROPS)
-    apart = spec.model_copy(update={"thresholds": spec.thresholds.model_copy(update={"nested": 0.7})})
-    assert "conf 0.31, iou 0.5, nested 0.7" in card(apart, CROPS)
+    assert "ios" not in card(spec, CROPS)
+    apart = spec.model_copy(update={"thresholds": spec.thresholds.model_copy(update={"ios": 0.7})})
+    assert "conf 0.31, iou 0.5, ios 0.7" in card(apart, CROPS)
 
 
 def test_every_change_has_a_name_that_people_read(spec: ModelSpec) -> None:
-    names = [*CHANGES, *face_heights(4096)]
+    names = [*CORRUPTIONS, *face_heights(4096)]
     slices = [Slice(name, 9, 1.0, 0.5, (0.4, 0.6), 0.5, 0.9) for name in names]
     text = card(spec, CROPS | {"n_robustness": 9}, slices=slices)
     assert not [name for name in names if "_" in name and name in text]

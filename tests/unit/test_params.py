@@ -90,7 +90,7 @@ def test_all_findings_are_reported_a_line_each(changed: Write) -> None:
     ("key", "value"),
     [
         ("prepare__workers", -1),
-        ("prepare__twin_distance", 17),
+        ("prepare__near_duplicate_distance", 17),
         ("prepare__localise__not_found", "ignore"),
         ("prepare__localise__conf", 1.5),
         ("prepare__scenes__use", "yes"),
@@ -159,6 +159,14 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, data: bytes) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     assert complaint(path) == f"{path}: cannot be read (No such file or directory); run from the project's root"
+
+
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [("train__keep", "train.wise_ft_alpha"), ("prepare__sheets__faceless", "prepare.sheets.negatives")],
+)
+def test_a_former_name_is_answered_with_the_present_one(changed: Write, former: str, present: str) -> None:
+    assert f"{former.replace('__', '.')}: this is now {present}" in complaint(changed(**{former: 0.5}))
 
 
 @pytest.mark.parametrize("word", ["off", "offline", "'off'"])

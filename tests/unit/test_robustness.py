@@ -5,14 +5,14 @@ from numpy.typing import NDArray
 
 from emotion_yolo.evaluation.metrics import truth_xyxy
 from emotion_yolo.evaluation.robustness import (
-    CHANGES,
+    CORRUPTIONS,
     FACE_HEIGHTS,
     PLAIN,
-    SCENE_CHANGES,
+    SCENE_CORRUPTIONS,
     at_face_height,
     face_heights,
     rolled,
-    side_for_changes,
+    side_for_corruptions,
 )
 from emotion_yolo.structures.labels import Labels
 from tests.builders import Image, labels_of
@@ -42,11 +42,11 @@ def box_of(image: Image, labels: Labels) -> list[float]:
     return [float(v) for v in truth_xyxy(labels, (image.shape[1], image.shape[0]))[0]]
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_change_keeps_the_truth_and_leaves_its_picture_alone(name: str) -> None:
     image, labels = face()
     before, box_before = image.copy(), labels.xywhn.copy()
-    after, changed = CHANGES[name](image, labels)
+    after, changed = CORRUPTIONS[name](image, labels)
     assert np.array_equal(image, before)
     assert np.array_equal(labels.xywhn, box_before)
     assert (after.dtype, after.ndim, changed.cls.tolist()) == (np.uint8, 3, [4])
@@ -56,7 +56,7 @@ def test_a_change_keeps_the_truth_and_leaves_its_picture_alone(name: str) -> Non
 @pytest.mark.parametrize("name", ["roll_left", "roll_right", "mirrored", PLAIN])
 @pytest.mark.parametrize(("width", "height"), [(96, 96), (140, 100)])
 def test_boxes_follow_the_face(name: str, width: int, height: int) -> None:
-    after, labels = CHANGES[name](*face(width=width, height=height))
+    after, labels = CORRUPTIONS[name](*face(width=width, height=height))
     assert box_of(after, labels) == pytest.approx(around_red(after), abs=2.2)  # what OpenCV draws is a pixel wider
 
 
@@ -70,7 +70,7 @@ def test_to_the_left_is_counter_clockwise() -> None:
 
 def test_nothing_is_lost_by_a_turn() -> None:
     image, labels = np.full((96, 96, 3), RED, np.uint8), labels_of([0], [[0, 0, 96, 96]])
-    after, _ = CHANGES["roll_left"](image, labels)
+    after, _ = CORRUPTIONS["roll_left"](image, labels)
     assert after.shape[0] == pytest.approx(96 * 1.366, abs=1)
     assert red(after).sum() == pytest.approx(96 * 96, rel=0.03)
     assert tuple(after[0, 0]) == (114, 114, 114)
@@ -78,7 +78,7 @@ def test_nothing_is_lost_by_a_turn() -> None:
 
 def test_mirroring_twice_gives_the_picture_back() -> None:
     image, labels = face()
-    after, again = CHANGES["mirrored"](*CHANGES["mirrored"](image, labels))
+    after, again = CORRUPTIONS["mirrored"](*CORRUPTIONS["mirrored"](image, labels))
     assert np.array_equal(after, image)
     assert again.xywhn == pytest.approx(labels.xywhn)
 
@@ -86,7 +86,7 @@ def test_mirroring_twice_gives_the_picture_back() -> None:
 @pytest.mark.parametrize(("name", "rows"), [("mouth_covered", (60, 80)), ("eyes_covered", (35, 50))])
 def test_a_covering_is_a_band_of_the_face_and_nothing_else(name: str, rows: tuple[int, int]) -> None:
     image, labels = face()
-    after, _ = CHANGES[name](image, labels)
+    after, _ = CORRUPTIONS[name](image, labels)
     covered = np.zeros((96, 96), bool)
     covered[rows[0] : rows[1], 30:70] = True
     assert (after[covered] == 128).all()
@@ -95,14 +95,14 @@ def test_a_covering_is_a_band_of_the_face_and_nothing_else(name: str, rows: tupl
 
 def test_a_covering_ends_at_the_pictures_edge() -> None:
     image = np.zeros((96, 96, 3), np.uint8)
-    after, _ = CHANGES["mouth_covered"](image, Labels(np.asarray([0]), np.asarray([[0.02, 0.5, 0.2, 1.002]])))
+    after, _ = CORRUPTIONS["mouth_covered"](image, Labels(np.asarray([0]), np.asarray([[0.02, 0.5, 0.2, 1.002]])))
     assert (after[70:, :11] == 128).all()
     assert not after[70:, 12:].any()
 
 
 def test_each_change_of_light_and_detail_does_what_it_says() -> None:
     image, labels = face()
-    after = {name: CHANGES[name](image, labels)[0].astype(float) for name in ("blur", "jpeg10", "dark", "grey")}
+    after = {name: CORRUPTIONS[name](image, labels)[0].astype(float) for name in ("blur", "jpeg10", "dark", "grey")}
     sharpness = {name: np.abs(np.diff(picture[..., 1], axis=1)).mean() for name, picture in after.items()}
     assert sharpness["blur"] < sharpness["jpeg10"] < np.abs(np.diff(image[..., 1].astype(float), axis=1)).mean()
     assert after["dark"] == pytest.approx(image * 0.3, abs=0.51)
@@ -140,10 +140,10 @@ def test_only_heights_that_the_input_has_room_for_are_measured() -> None:
 
 def test_the_input_is_no_larger_than_the_turned_pictures_need() -> None:
     images = [np.zeros((96, 80, 3), np.uint8), np.zeros((50, 60, 3), np.uint8)]
-    assert side_for_changes(images, imgsz=416, max_upscale=1.17) == 160  # 96 · 1.366 · 1.17 = 153
-    assert side_for_changes(images, imgsz=128, max_upscale=1.17) == 128
-    assert side_for_changes(images, imgsz=416, max_upscale=8) == 416
+    assert side_for_corruptions(images, imgsz=416, max_upscale=1.17) == 160  # 96 · 1.366 · 1.17 = 153
+    assert side_for_corruptions(images, imgsz=128, max_upscale=1.17) == 128
+    assert side_for_corruptions(images, imgsz=416, max_upscale=8) == 416
 
 
 def test_what_is_measured_on_scenes_is_among_the_changes() -> None:
-    assert set(SCENE_CHANGES) < set(CHANGES)
+    assert set(SCENE_CORRUPTIONS) < set(CORRUPTIONS)

@@ -14,9 +14,9 @@ from emotion_yolo.portraits.composing import EMFACS, SCENE_SIZES, compose_scene,
 from emotion_yolo.portraits.sample import (
     CROP_COUNTS,
     FULL_FRAME,
+    PLANTED_NEAR_DUPLICATES,
     SCENE_COUNT,
-    TWINS,
-    Twin,
+    PlantedNearDuplicate,
     crop_file,
     draw_crop,
     generate_sample,
@@ -82,7 +82,7 @@ def test_small_sample_has_the_counts_asked_for(small: Path) -> None:
     assert len(list((small / "scenes" / "images").iterdir())) == 3
 
 
-def test_readme_lists_only_twins_that_were_written(small: Path) -> None:
+def test_readme_lists_only_near_duplicates_that_were_written(small: Path) -> None:
     text = (small / "README.md").read_text(encoding="utf-8")
     assert "test, no. 12" in text and "test, no. 47" not in text
     assert "24 train, 8 valid, 16 test" in text
@@ -212,13 +212,17 @@ def test_names_recur_across_splits_for_different_pictures() -> None:
 
 def test_no_picture_is_shared_between_splits_but_the_planted_ones() -> None:
     train, valid, test = (set(digests(split).values()) for split in CROP_COUNTS)
-    assert len(train & test) == sum(twin.exact and twin.split == "test" for twin in TWINS) == 3
+    assert (
+        len(train & test)
+        == sum(near_duplicate.exact and near_duplicate.split == "test" for near_duplicate in PLANTED_NEAR_DUPLICATES)
+        == 3
+    )
     assert not train & valid and not valid & test
     assert [len(digests(split)) for split in CROP_COUNTS] == [len(train), len(valid), len(test)]
 
 
-@pytest.mark.parametrize("planted", TWINS)
-def test_planted_twin_shows_the_same_face_and_class(planted: Twin) -> None:
+@pytest.mark.parametrize("planted", PLANTED_NEAR_DUPLICATES)
+def test_planted_near_duplicate_shows_the_same_face_and_class(planted: PlantedNearDuplicate) -> None:
     copy = crop_file(planted.split, planted.index, seed=0)
     original = crop_file("train", planted.train_index, seed=0)
     assert copy.emotion is original.emotion

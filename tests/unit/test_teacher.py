@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from emotion_yolo.errors import ModelError
-from emotion_yolo.expression.classifier import CropModel
+from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.preparation.teacher import Teacher, blended, framed
 from emotion_yolo.structures.boxes import xywhn_to_xyxy
-from tests.builders import CELL, GREY, crop_model, exported_model, painted, painted_labels, save_picture
+from tests.builders import CELL, GREY, classifier, exported_model, painted, painted_labels, save_picture
 
 FRAME = np.asarray([0.5, 0.5, 1 / 3, 1 / 3])
 """Where the face lies in a crop that the painted network can read: its middle cell."""
@@ -49,11 +49,11 @@ def test_large_faces_are_averaged_down_and_small_ones_enlarged() -> None:
 def test_faces_get_calibrated_probabilities_and_small_ones_none(teacher: Teacher) -> None:
     photograph = painted({(1, 1): 6, (5, 4): 2}, width=320, height=256)
     labels = painted_labels({(1, 1): 6, (5, 4): 2}, image_wh=(320, 256))
-    opinions = teacher.of_faces(photograph, labels.xywhn, frame=FRAME, min_face=CELL)
-    assert opinions.argmax(axis=1).tolist() == [6, 2]
-    np.testing.assert_allclose(opinions.sum(axis=1), 1, atol=1e-5)
+    soft_labels = teacher.of_faces(photograph, labels.xywhn, frame=FRAME, min_face=CELL)
+    assert soft_labels.argmax(axis=1).tolist() == [6, 2]
+    np.testing.assert_allclose(soft_labels.sum(axis=1), 1, atol=1e-5)
     # At temperature 1 the painted network is surer than that.
-    assert 0.5 < opinions.max() < 0.98
+    assert 0.5 < soft_labels.max() < 0.98
     assert np.isnan(teacher.of_faces(photograph, labels.xywhn, frame=FRAME, min_face=CELL + 1)).all()
 
 
@@ -65,43 +65,43 @@ def test_a_face_that_the_teacher_does_not_see_stays_unnamed(teacher: Teacher) ->
 
 def test_a_face_beside_the_one_asked_for_is_not_taken_for_it(teacher: Teacher, tmp_path: Path) -> None:
     crop = save_picture(tmp_path / "crop.png", painted({(0, 0): 3}))
-    (opinion,) = teacher.of_crops([(crop, np.asarray([0.8, 0.8, 0.3, 0.3]))], threads=1)
-    assert np.isnan(opinion).all()
+    (soft_label,) = teacher.of_crops([(crop, np.asarray([0.8, 0.8, 0.3, 0.3]))], threads=1)
+    assert np.isnan(soft_label).all()
 
 
-def test_the_opinion_is_that_of_the_crop_and_of_its_mirror_image(teacher: Teacher, tmp_path: Path) -> None:
+def test_the_soft_label_is_that_of_the_crop_and_of_its_mirror_image(teacher: Teacher, tmp_path: Path) -> None:
     # Of two cells that fill the box alike the network's first one is taken: the left one, in the mirror the right one.
     crop = save_picture(tmp_path / "crop.png", painted({(0, 1): 3, (1, 1): 5}))
-    (opinion,) = teacher.of_crops([(crop, np.asarray([1 / 3, 0.5, 2 / 3, 1 / 3]))], threads=1)
-    assert opinion[3] == pytest.approx(opinion[5], abs=1e-4)
-    assert opinion[3] + opinion[5] > 0.5
-    assert opinion.sum() == pytest.approx(1, abs=1e-5)
+    (soft_label,) = teacher.of_crops([(crop, np.asarray([1 / 3, 0.5, 2 / 3, 1 / 3]))], threads=1)
+    assert soft_label[3] == pytest.approx(soft_label[5], abs=1e-4)
+    assert soft_label[3] + soft_label[5] > 0.5
+    assert soft_label.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_crop_model_has_half_of_the_say(tmp_path: Path) -> None:
+def test_a_classifier_has_half_of_the_say(tmp_path: Path) -> None:
     detector = exported_model(tmp_path / "model", temperature=4.0)
-    names = crop_model(tmp_path / "crop_model.onnx")
+    names = classifier(tmp_path / "classifier.onnx")
     # The face is of emotion 3, and most of the picture of the colour of emotion 6.
     colours = {(x, y): 6 for x in range(3) for y in range(3)} | {(1, 1): 3}
     crop = save_picture(tmp_path / "crop.png", painted(colours))
     (alone,) = Teacher(detector, imgsz=96).of_crops([(crop, FRAME)], threads=1)
-    (both,) = Teacher(detector, imgsz=96, crop_model=names).of_crops([(crop, FRAME)], threads=1)
-    other = CropModel(names, threads=1).opinion(painted(colours))
+    (both,) = Teacher(detector, imgsz=96, classifier=names).of_crops([(crop, FRAME)], threads=1)
+    other = ExpressionClassifier(names, threads=1).soft_label(painted(colours))
     assert other.argmax() == 6
     np.testing.assert_allclose(both, (alone + other) / 2, atol=1e-6)
 
 
-def test_where_the_detector_sees_no_face_the_crop_model_is_not_asked(tmp_path: Path) -> None:
-    teacher = Teacher(exported_model(tmp_path / "m"), imgsz=96, crop_model=crop_model(tmp_path / "crop_model.onnx"))
+def test_where_the_detector_sees_no_face_the_classifier_is_not_asked(tmp_path: Path) -> None:
+    teacher = Teacher(exported_model(tmp_path / "m"), imgsz=96, classifier=classifier(tmp_path / "classifier.onnx"))
     crop = save_picture(tmp_path / "crop.png", painted({}))
-    (opinion,) = teacher.of_crops([(crop, FRAME)], threads=1)
-    assert np.isnan(opinion).all()
+    (soft_label,) = teacher.of_crops([(crop, FRAME)], threads=1)
+    assert np.isnan(soft_label).all()
 
 
 def test_crops_are_answered_in_order(teacher: Teacher, tmp_path: Path) -> None:
     crops = [(save_picture(tmp_path / f"{i}.png", painted({(1, 1): i % 8})), FRAME) for i in range(20)]
-    opinions = np.stack(list(teacher.of_crops(crops, threads=2)))
-    assert opinions.argmax(axis=1).tolist() == [i % 8 for i in range(20)]
+    soft_labels = np.stack(list(teacher.of_crops(crops, threads=2)))
+    assert soft_labels.argmax(axis=1).tolist() == [i % 8 for i in range(20)]
 
 
 def test_a_photograph_without_faces_gives_no_rows(teacher: Teacher) -> None:
@@ -113,14 +113,14 @@ def test_a_missing_teacher_is_named(tmp_path: Path) -> None:
         Teacher(tmp_path / "nowhere", imgsz=96)
 
 
-def test_a_target_is_the_label_and_a_share_of_the_opinion() -> None:
-    opinion = np.full(8, 0.125, np.float32)
-    target = blended(3, opinion, share=0.4)
+def test_a_target_is_the_label_and_a_share_of_the_soft_label() -> None:
+    soft_label = np.full(8, 0.125, np.float32)
+    target = blended(3, soft_label, share=0.4)
     assert target.sum() == pytest.approx(1)
     assert target[3] == pytest.approx(0.65)
     assert target[0] == pytest.approx(0.05)
 
 
-def test_without_an_opinion_the_label_is_the_target() -> None:
+def test_without_an_soft_label_the_label_is_the_target() -> None:
     target = blended(2, np.full(8, np.nan, np.float32), share=0.4)
     assert target.tolist() == [0, 0, 1, 0, 0, 0, 0, 0]

@@ -210,14 +210,14 @@ def test_a_checkpoint_for_another_task_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_weights_of_the_eight_emotions_can_be_kept_in_part(weights: Path, tmp_path: Path) -> None:
-    check_weights(str(weights), keep=0.4)
+    check_weights(str(weights), alpha=0.6)
     model = DetectionModel("yolo11n.yaml", nc=len(NAMES), verbose=False)
     model.names = dict(enumerate("abcdefgh"))
     torch.save({"model": model, "train_args": {"task": "detect"}}, tmp_path / "others.pt")
     for start in (str(tmp_path / "others.pt"), "yolo11n.yaml"):
         check_weights(start)
-        with pytest.raises(ModelError, match=r"train\.keep is 0\.4.*set train\.keep to 0"):
-            check_weights(start, keep=0.4)
+        with pytest.raises(ModelError, match=r"train\.wise_ft_alpha is 0\.6.*set train\.wise_ft_alpha to 1"):
+            check_weights(start, alpha=0.6)
 
 
 def test_kept_weights_are_averaged_with_the_trained_ones_by_their_share(weights: Path, tmp_path: Path) -> None:
@@ -226,13 +226,13 @@ def test_kept_weights_are_averaged_with_the_trained_ones_by_their_share(weights:
     ends = [YOLO(weights).model.state_dict(), trained.state_dict()]
     checkpoint = {"model": trained, "train_args": {"task": "detect", "imgsz": 64}, "version": "8"}
     torch.save(checkpoint, tmp_path / "trained.pt")
-    save_weights(tmp_path / "trained.pt", tmp_path / "out.pt", start=str(weights), keep=0.25)
+    save_weights(tmp_path / "trained.pt", tmp_path / "out.pt", start=str(weights), alpha=0.75)
     averaged = YOLO(tmp_path / "out.pt").model.state_dict()
     for name, value in averaged.items():
         if value.is_floating_point():
             expected = 0.25 * ends[0][name].float() + 0.75 * ends[1][name].float()
             torch.testing.assert_close(value.float(), expected, atol=2e-3, rtol=2e-3)
-    save_weights(tmp_path / "trained.pt", tmp_path / "alone.pt", start="not looked at", keep=0.0)
+    save_weights(tmp_path / "trained.pt", tmp_path / "alone.pt", start="not looked at", alpha=1.0)
     alone = YOLO(tmp_path / "alone.pt").model.state_dict()
     name = "model.0.conv.weight"
     torch.testing.assert_close(alone[name].float(), ends[1][name].float(), atol=2e-3, rtol=2e-3)

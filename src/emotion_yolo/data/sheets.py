@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emotion_yolo.data.cards import Split
 from emotion_yolo.structures.boxes import xywhn_to_xyxy
-from emotion_yolo.structures.images import Image
+from emotion_yolo.structures.images import PAD_GREY, Image
 from emotion_yolo.structures.labels import Labels
 
 
@@ -46,7 +46,7 @@ def plan_sheets(count: int, *, grids: Sequence[int], seed: int, rounds: int = 1)
 def compose_sheet(crops: Sequence[tuple[Image, Labels]], *, grid: int, size: int) -> tuple[Image, Labels]:
     """Lay square-ish RGB crops on a `size` px sheet; returns it with the labels in its own coordinates."""
     tile = size // grid
-    sheet = np.full((size, size, 3), 114, np.uint8)  # the grey of the letterbox, for empty tiles and the last pixels
+    sheet = np.full((size, size, 3), PAD_GREY, np.uint8)  # empty tiles and the last pixels keep it
     cls, boxes = [], []
     for index, (image, labels) in enumerate(crops):
         row, column = divmod(index, grid)

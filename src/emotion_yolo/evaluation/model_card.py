@@ -203,9 +203,9 @@ def _results(evaluation: Evaluation) -> str:
     if metrics.get("n_scenes"):
         parts += [_by_height(evaluation), _by_size(evaluation)]
     if evaluation.slices:
-        parts.append(_by_change(evaluation))
-    if metrics.get("n_faceless"):
-        parts.append(_faceless(evaluation))
+        parts.append(_by_corruption(evaluation))
+    if metrics.get("n_negatives"):
+        parts.append(_negatives(evaluation))
     ece = f"Expected calibration error of the faces found, 15 bins of top probability: {_figure(metrics, 'ece')}"
     parts.append(f"### Calibration\n\n{ece}. The curve is in `reliability.csv`.")
     return "\n\n".join(parts)
@@ -213,8 +213,8 @@ def _results(evaluation: Evaluation) -> str:
 
 def _thresholds(spec: ModelSpec) -> str:
     served = spec.thresholds
-    nested = f", nested {served.nested:g}" if served.nested < 1 else ""
-    return f"conf {served.conf:g}, iou {served.iou:g}{nested}"
+    ios = f", ios {served.ios:g}" if served.ios < 1 else ""
+    return f"conf {served.conf:g}, iou {served.iou:g}{ios}"
 
 
 def _conditions(evaluation: Evaluation) -> str:
@@ -306,18 +306,18 @@ def _by_size(evaluation: Evaluation) -> str:
     return f"### Faces in scenes by size of the input\n\n{_table(header, rows)}\n\n{_HEIGHTS_TEXT}"
 
 
-def _faceless(evaluation: Evaluation) -> str:
+def _negatives(evaluation: Evaluation) -> str:
     rows = [
         (kind.replace("_", " "), among, _figure(evaluation.metrics, f"false_faces_{kind}"))
         for kinds, among in ((LEARNT, "yes"), (HELD_OUT, "no"))
         for kind in kinds
     ]
-    count = f"{int(evaluation.metrics['n_faceless']):,} drawn pictures of each kind, other ones than in training."
-    header = ("", "among those of `prepare.sheets.faceless`", "share with a face found")
+    count = f"{int(evaluation.metrics['n_negatives']):,} drawn pictures of each kind, other ones than in training."
+    header = ("", "among those of `prepare.sheets.negatives`", "share with a face found")
     return f"### Pictures without a face\n\n{_table(header, rows)}\n\n{count}"
 
 
-def _by_change(evaluation: Evaluation) -> str:
+def _by_corruption(evaluation: Evaluation) -> str:
     metrics = evaluation.metrics
     rows = [
         (

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_yolo.structures.boxes import clip_xyxy, xywhn_to_xyxy, xyxy_to_xywhn
-from emotion_yolo.structures.images import Image
+from emotion_yolo.structures.images import PAD_GREY, Image
 from emotion_yolo.structures.labels import Labels
 
-Change = Callable[[Image, Labels], tuple[Image, Labels]]
+Corruption = Callable[[Image, Labels], tuple[Image, Labels]]
 
 PLAIN, MIRRORED = "plain", "mirrored"
 
@@ -25,7 +25,7 @@ FACE_HEIGHTS = (24, 32, 48, 64, 96, 128, 192, 256)
 _BLUR = 2.0  # px, standard deviation
 _JPEG_QUALITY = 10
 _GAIN = 0.3  # of sRGB values: some four stops too little light
-_GREY = (114, 114, 114)  # what the letterbox fills with
+_GREY = (PAD_GREY,) * 3
 _COVER = (128, 128, 128)
 _MOUTH = (2 / 3, 1.0)  # parts of a tight box's height, from its top
 _EYES = (0.25, 0.5)
@@ -115,7 +115,7 @@ def at_face_height(image: Image, labels: Labels, *, height: float, side: int) ->
     return canvas, Labels(labels.cls, xyxy_to_xywhn(xyxy, image_wh=(side, side)))
 
 
-CHANGES: dict[str, Change] = {
+CORRUPTIONS: dict[str, Corruption] = {
     PLAIN: plain,
     "blur": blurred,
     "jpeg10": compressed,
@@ -129,11 +129,11 @@ CHANGES: dict[str, Change] = {
 }
 """By the names that figures carry."""
 
-SCENE_CHANGES = ("blur", "jpeg10", "dark")
+SCENE_CORRUPTIONS = ("blur", "jpeg10", "dark")
 """Those under which faces are sought in whole photographs too."""
 
 
-def side_for_changes(pictures: Iterable[Image], *, imgsz: int, max_upscale: float) -> int:
+def side_for_corruptions(pictures: Iterable[Image], *, imgsz: int, max_upscale: float) -> int:
     """Return the side in px of the smallest input that shows the pictures under any change as large as one of `imgsz`.
 
     What it saves is grey border, and most of the time.
@@ -143,7 +143,7 @@ def side_for_changes(pictures: Iterable[Image], *, imgsz: int, max_upscale: floa
     return min(_whole_strides(turned * max_upscale), imgsz)
 
 
-def face_heights(imgsz: int) -> dict[str, tuple[int, Change]]:
+def face_heights(imgsz: int) -> dict[str, tuple[int, Corruption]]:
     """Return the side that suffices and the change for each of `FACE_HEIGHTS` that an input of `imgsz` px has room for.
 
     A network with an input of just this side sees the faces in this height.

@@ -50,7 +50,7 @@ class Crops:
         Raises:
             DataError: no pictures of one named face among them.
         """
-        single = [sample for sample in samples if not sample.image.name.startswith(("sheet_", "scene_", "faceless_"))]
+        single = [sample for sample in samples if not sample.image.name.startswith(("sheet_", "scene_", "negative_"))]
         if not single:
             raise DataError("no single crops in the train split; prepare it with prepare.sheets.singles: 1.0")
         pictures = [
@@ -68,7 +68,7 @@ def fingerprint(train: Crops, weights: Weights, *, epochs: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def train_crop_model(
+def train_classifier(
     train: Crops,
     valid: Crops,
     *,
@@ -193,7 +193,7 @@ def augmented(pictures: Tensor) -> Tensor:
     return faces.clamp(0, 1)
 
 
-def export_crop_model(net: FaceNet, temperature: float, out: Path) -> None:
+def export_classifier(net: FaceNet, temperature: float, out: Path) -> None:
     """Write the network as ONNX, fp16 weights: [B, 3, 150, 150] in 0-1 to calibrated probabilities [B, 8]."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():

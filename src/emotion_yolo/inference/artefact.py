@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.structures.images import PAD_GREY
 
 SPEC_NAME = "model.json"
 
@@ -22,7 +23,7 @@ class Input(_Part):
     imgsz: Annotated[int, Field(ge=32, multiple_of=32)]
     """Default long side of the input in px; the exports take any multiples of `stride`."""
     stride: Literal[32] = 32
-    pad: Annotated[int, Field(ge=0, le=255)] = 114
+    pad: Annotated[int, Field(ge=0, le=255)] = PAD_GREY
     """Grey value around the picture."""
     max_upscale: Annotated[float, Field(ge=1)] = 8.0
     """How many times a picture smaller than the input is enlarged at most; the rest stays grey."""
@@ -44,8 +45,9 @@ class Thresholds(_Part):
     """Least confidence of a face in an answer."""
     iou: Annotated[float, Field(ge=0, le=1)]
     """Overlap above which two boxes are one face."""
-    nested: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the smaller of two boxes inside the other above which they are one face; at 1 any two may be two."""
+    ios: Annotated[float, Field(gt=0, le=1, validation_alias=AliasChoices("ios", "nested"))] = 1.0
+    """Share of the smaller of two boxes inside the other above which they are one face; at 1 any two may be two.
+    Artefacts made before 2026-11-26 call it `nested`."""
 
 
 class Calibration(_Part):

@@ -1,7 +1,7 @@
 """Write the bundled sample: made-up faces in AffectNet's own YOLO format, and scenes with true boxes.
 
 Like the real set, its crops carry labels that say nothing about where the face is, its file names recur across splits,
-and a few of its pictures have twins in another split.
+and a few of its pictures have near-duplicates in another split.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ FULL_FRAME = "0.499 0.499 0.999 0.999"
 """What every label line of AffectNet in YOLO format says about where the face is."""
 
 _SCENE_QUALITY = 82
-_TWIN_QUALITY = 60
+_NEAR_DUPLICATE_QUALITY = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class PlantedNearDuplicate:
     """Name a crop that is taken from the train split instead of being drawn; both indices are of the same class."""
 
     split: str
@@ -35,12 +35,12 @@ class Twin:
     exact: bool  # the same bytes, or encoded anew at another JPEG quality
 
 
-TWINS = (
-    Twin("test", 12, 4, exact=True),
-    Twin("test", 29, 13, exact=True),
-    Twin("test", 47, 31, exact=True),
-    Twin("valid", 18, 2, exact=False),
-    Twin("valid", 38, 22, exact=False),
+PLANTED_NEAR_DUPLICATES = (
+    PlantedNearDuplicate("test", 12, 4, exact=True),
+    PlantedNearDuplicate("test", 29, 13, exact=True),
+    PlantedNearDuplicate("test", 47, 31, exact=True),
+    PlantedNearDuplicate("valid", 18, 2, exact=False),
+    PlantedNearDuplicate("valid", 38, 22, exact=False),
 )
 
 
@@ -64,10 +64,13 @@ def draw_crop(split: str, index: int, *, seed: int) -> Crop:
 
 
 def crop_file(split: str, index: int, *, seed: int) -> CropFile:
-    """Return the file of the crop at `index` of `split`, planted twins included."""
-    twin = next((twin for twin in TWINS if (twin.split, twin.index) == (split, index)), None)
-    crop = draw_crop("train", twin.train_index, seed=seed) if twin else draw_crop(split, index, seed=seed)
-    quality = _TWIN_QUALITY if twin and not twin.exact else crop.jpeg_quality
+    """Return the file of the crop at `index` of `split`, planted near-duplicates included."""
+    planted = next(
+        (planted for planted in PLANTED_NEAR_DUPLICATES if (planted.split, planted.index) == (split, index)),
+        None,
+    )
+    crop = draw_crop("train", planted.train_index, seed=seed) if planted else draw_crop(split, index, seed=seed)
+    quality = _NEAR_DUPLICATE_QUALITY if planted and not planted.exact else crop.jpeg_quality
     # Numbered per split, as the real set is: the same name means another picture elsewhere.
     name = f"ffhq_{index:04d}" if crop.ffhq else f"image{index:07d}"
     return CropFile(name=name, emotion=crop.emotion, jpeg=encode_jpeg(crop.image, quality=quality))
@@ -124,11 +127,11 @@ def _crops_yaml() -> str:
 
 def _readme(seed: int, crop_counts: Mapping[str, int], scene_count: int) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in crop_counts.items())
-    twins = "".join(
-        f"| {twin.split}, no. {twin.index} | train, no. {twin.train_index} | "
-        f"{'the same bytes' if twin.exact else f'encoded anew at JPEG quality {_TWIN_QUALITY}'} |\n"
-        for twin in TWINS
-        if twin.index < crop_counts.get(twin.split, 0)
+    near_duplicates = "".join(
+        f"| {planted.split}, no. {planted.index} | train, no. {planted.train_index} | "
+        f"{'the same bytes' if planted.exact else f'encoded anew at JPEG quality {_NEAR_DUPLICATE_QUALITY}'} |\n"
+        for planted in PLANTED_NEAR_DUPLICATES
+        if planted.index < crop_counts.get(planted.split, 0)
     )
     return f"""# The bundled sample
 
@@ -143,11 +146,11 @@ from facial action units (EMFACS), a random identity, pose, light and background
 - `scenes/`: {scene_count} pictures of one to six people with the true box of each face, from chin to hairline; class 0
   is `face`, the expression is not given.
 
-The numbers in the file names count per split: the same name in two splits means two pictures. A few crops have a twin
-in train on purpose, so that the check for leaks has something to find:
+The numbers in the file names count per split: the same name in two splits means two pictures. A few crops have a
+near-duplicate in train on purpose, so that the check for leaks has something to find:
 
-| crop | twin of | how |
+| crop | near-duplicate of | how |
 |---|---|---|
-{twins}
+{near_duplicates}
 It serves to try the pipeline. A model trained on it alone recognises drawings, not people.
 """

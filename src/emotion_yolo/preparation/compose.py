@@ -85,7 +85,7 @@ def write_train(
     write_one = partial(_write_sheet, out=out, sheets=sheets, seed=seed)
     for done, _ in enumerate(map_in_processes(write_one, jobs, workers=workers), start=1):
         progress(done, len(jobs))
-    write_faceless(round(sheets.faceless * len(plans)), out, side=sheets.side, seed=seed)
+    write_negatives(round(sheets.negatives * len(plans)), out, side=sheets.side, seed=seed)
     return len(plans)
 
 
@@ -105,7 +105,7 @@ def _write_sheet(job: tuple[int, SheetPlan, list[Crop]], *, out: Path, sheets: S
         write_targets(out, f"sheet_{index:06d}", np.stack(targets))
 
 
-def write_faceless(count: int, out: Path, *, side: int, seed: int) -> None:
+def write_negatives(count: int, out: Path, *, side: int, seed: int) -> None:
     """Write `count` drawn pictures of `side` px without a face, and so with empty label files, to the train split."""
     images, labels = _folders(out / "images" / "train", out / "labels" / "train")
     nothing = Labels(np.zeros(0, np.int64), np.zeros((0, 4)))
@@ -120,7 +120,7 @@ def write_targets(out: Path, stem: str, targets: NDArray[np.float32]) -> None:
     np.savetxt(folder / f"{stem}.txt", targets, fmt="%.4f")
 
 
-def write_opinions(
+def write_soft_labels(
     records: Sequence[Record],
     out: Path,
     teacher: Teacher,

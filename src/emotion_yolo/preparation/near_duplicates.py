@@ -1,8 +1,9 @@
-"""Twins: pictures that show the same photograph, exactly or nearly, and the rule that keeps them out of two splits.
+"""Near-duplicates: pictures of the same photograph, and the rule that no group of them spans two splits.
 
-Exact twins have the same bytes. Near twins (scaled, recoloured, captioned, mirrored, shifted by a pixel or two) pass
-two tests. Their perceptual hashes differ in few bits; and, because tightly framed portraits of two people also reach
-that, the band-passed thumbnails correlate: light and tone lie below the band, JPEG noise above, eyes and mouth within.
+Exact duplicates have the same bytes. Near-duplicates (scaled, recoloured, captioned, mirrored, shifted by a pixel or
+two) pass two tests. Their perceptual hashes differ in few bits; and, because tightly framed portraits of two people
+reach that too, the band-passed thumbnails correlate: light and tone lie below the band, JPEG noise above, eyes and
+mouth within.
 """
 
 from collections import defaultdict
@@ -16,9 +17,11 @@ from emotion_yolo.data.cards import SPLITS, Split
 from emotion_yolo.preparation.checks import THUMB_SIDE, Record
 
 MIN_CORRELATION = 0.80
-"""Least correlation of two near twins. Of AffectNet's pairs that pass at a distance up to 12 bits, some 1 % show two
-people (5 of 48 looked at where both tests are just passed). Of 37,535 pairs of a picture and another's mirror image at
-12 bits, nearly all of them chance, 11 pass."""
+"""Least correlation of two near-duplicates.
+
+Of AffectNet's pairs within 12 bits, some 1 % show two people (5 of 48 inspected where both tests are barely passed). Of
+37,535 pairs of a picture and another's mirror image within 12 bits, nearly all of them chance, 11 pass.
+"""
 
 _BAND = (0.7, 3.0)  # px of the thumbnail; standard deviations of the two Gaussians whose difference is the band
 _BLOCK = 4_000_000  # hashes compared at a time: bounds memory to some 50 MB for any number of pictures
@@ -26,11 +29,11 @@ _PART = 1024  # thumbnails worked on at a time, 4 MB
 
 
 @dataclass(frozen=True)
-class TwinReport:
-    """Which pictures stay, which go and why, and how many twins there were.
+class NearDuplicateReport:
+    """Which pictures stay, which go and why, and how many near-duplicates there were.
 
     `kept` is in the order given, `dropped` maps `Record.name` to a reason. `counts` is flat: `exact_*` counts groups of
-    byte-identical files, `near_*` groups of different files, `*_with_twin_in_*` pictures, `dropped_*` pictures.
+    byte-identical files, `near_*` groups of different files, `*_with_near_duplicate_in_*` and `dropped_*` pictures.
     """
 
     kept: tuple[Record, ...]
@@ -69,7 +72,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two different files that are near twins, by their places `a` < `b`; `distance` in bits."""
+    """Two different files that are near-duplicates, by their places `a` < `b`; `distance` in bits."""
 
     a: int
     b: int
@@ -80,13 +83,14 @@ class _Pair:
         return f"{'mirrored, ' if self.mirrored else ''}distance {self.distance}"
 
 
-def resolve_twins(records: Sequence[Record], *, distance: int) -> TwinReport:
-    """Leave each group of twins in one split, and one copy of each file.
+def resolve_near_duplicates(records: Sequence[Record], *, distance: int) -> NearDuplicateReport:
+    """Leave each group of near-duplicates in one split, and one copy of each file.
 
-    A group is all pictures that a chain of twins joins. Of each group only the pictures of its most protected split
-    stay: test before valid before train. Of byte-identical files in one split the first stays; if their labels
-    contradict each other, none stays in train, the first in valid and test. Near twins within a split stay.
-    `distance` is the largest number of differing bits, of 64, between near twins' perceptual hashes.
+    A group is all pictures that a chain of near-duplicates joins. Of each group only the pictures of its most
+    protected split stay: test before valid before train. Of byte-identical files in one split the first stays; if
+    their labels contradict each other, none stays in train, the first in valid and test. Near-duplicates within a
+    split stay.
+    `distance` is the largest number of differing bits, of 64, between near-duplicates' perceptual hashes.
     """
     by_digest: defaultdict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -100,7 +104,7 @@ def resolve_twins(records: Sequence[Record], *, distance: int) -> TwinReport:
     counts = _count(files, groups, pairs)
     for split in SPLITS:
         counts[f"dropped_{split}"] = sum(record.split == split and record.name in reasons for record in records)
-    return TwinReport(kept, dropped, counts, distance)
+    return NearDuplicateReport(kept, dropped, counts, distance)
 
 
 def _near_pairs(records: Sequence[Record], distance: int) -> Iterator[_Pair]:
@@ -183,10 +187,11 @@ def _resolve_leaks(files: Sequence[_File], groups: Sequence[Sequence[int]], pair
             else:
                 direct = [(pair, files[other]) for pair, other in partners[i] if split in files[other].splits]
                 if direct:
-                    reason = f"twin of {direct[0][1].first_in(split)} ({direct[0][0]})"
+                    reason = f"near-duplicate of {direct[0][1].first_in(split)} ({direct[0][0]})"
                 else:
                     pair, other = partners[i][0]
-                    reason = f"twin of {files[other].records[0].name} ({pair}), in a chain of twins with {anchor}"
+                    near = f"near-duplicate of {files[other].records[0].name} ({pair})"
+                    reason = f"{near}, in a chain of near-duplicates with {anchor}"
             reasons |= {record.name: reason for record in files[i].records if record.split != split}
     return reasons
 
@@ -216,13 +221,13 @@ def _count(files: Sequence[_File], groups: Sequence[Sequence[int]], pairs: Seque
     counts["near_pairs"] = len(pairs)
     counts["near_pairs_mirrored"] = sum(pair.mirrored for pair in pairs)
     counts["largest_group"] = max((len(same.records) for same in (*exact, *near)), default=0)
-    reach = [file.splits for file in files]  # the splits in which a file or a direct twin of it lies
+    reach = [file.splits for file in files]  # the splits in which a file or a direct near-duplicate of it lies
     for pair in pairs:
         reach[pair.a] = reach[pair.a] | files[pair.b].splits
         reach[pair.b] = reach[pair.b] | files[pair.a].splits
     leaks: tuple[tuple[Split, Split], ...] = (("test", "train"), ("test", "valid"), ("valid", "train"))
     for split, other in leaks:
-        counts[f"{split}_with_twin_in_{other}"] = sum(
+        counts[f"{split}_with_near_duplicate_in_{other}"] = sum(
             record.split == split and other in reached
             for file, reached in zip(files, reach, strict=True)
             for record in file.records

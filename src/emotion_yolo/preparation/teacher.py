@@ -1,4 +1,4 @@
-"""A trained model's opinion of expressions, as targets to train on: for faces that nobody named, and beside labels.
+"""A trained model's soft label of expressions, as targets to train on: for faces that nobody named, and beside labels.
 
 A face of a photograph is cut out as the set's crops are framed, so that the teacher sees what it was trained on, and
 its calibrated probabilities, averaged with those of the mirror image, become the face's target. Where it sees no face
@@ -14,40 +14,39 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_yolo.expression.classifier import CropModel
+from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.structures.boxes import iou_matrix, xywhn_to_xyxy
 from emotion_yolo.structures.emotions import NAMES
-from emotion_yolo.structures.images import Image, read_rgb
+from emotion_yolo.structures.images import PAD_GREY, Image, read_rgb
 
 Boxes = NDArray[np.float64]
 Targets = NDArray[np.float32]
-"""[N, 8] probabilities; a row of nan where there is no opinion."""
+"""[N, 8] probabilities; a row of nan where there is no soft label."""
 
 _SAME_FACE = 0.4
 _CROP_SIDE = 96  # px, of AffectNet's crops; more detail than they have would be another input
-_PAD = 114
 
 
 class Teacher:
-    """A detector that is asked for expressions only; where the faces are is known. A crop model may have a say too."""
+    """A detector asked for expressions where the faces are known; an expression classifier can be averaged with it."""
 
-    def __init__(self, folder: Path, *, imgsz: int, crop_model: Path | None = None) -> None:
-        """Load the exported model in `folder`, to be shown crops of `imgsz` px, and the `crop_model`, an ONNX file.
+    def __init__(self, folder: Path, *, imgsz: int, classifier: Path | None = None) -> None:
+        """Load the exported model in `folder`, to be shown crops of `imgsz` px, and the `classifier`, an ONNX file.
 
         Raises:
             ModelError: no such model, or an input side that it does not take.
         """
         self._detector = Detector.load(folder, imgsz=imgsz, threads=1)
-        self._crop_model = CropModel(crop_model, threads=cpu_count() or 1) if crop_model else None
+        self._classifier = ExpressionClassifier(classifier, threads=cpu_count() or 1) if classifier else None
 
     def of_crops(self, crops: Iterable[tuple[Path, Boxes]], *, threads: int) -> Iterator[Targets]:
-        """Yield the opinion [8] of each crop, given with its face's box xywhn [4]."""
+        """Yield the soft label [8] of each crop, given with its face's box xywhn [4]."""
         with ThreadPoolExecutor(threads) as pool:
-            yield from pool.map(lambda crop: self._opinion(read_rgb(crop[0]), crop[1]), crops)
+            yield from pool.map(lambda crop: self._soft_label(read_rgb(crop[0]), crop[1]), crops)
 
     def of_faces(self, image: Image, xywhn: Boxes, *, frame: Boxes, min_face: float) -> Targets:
-        """Return the opinions [N, 8] of a photograph's faces, those below `min_face` px of height left unnamed.
+        """Return the soft labels [N, 8] of a photograph's faces, those below `min_face` px of height left unnamed.
 
         `frame` is the typical box xywhn [4] of a face in a crop of the set that the teacher learnt from.
         """
@@ -55,20 +54,20 @@ class Teacher:
         targets = np.full((len(xywhn), len(NAMES)), np.nan, np.float32)
         for row, box in enumerate(xywhn_to_xyxy(xywhn, image_wh=(width, height))):
             if box[3] - box[1] >= min_face:
-                targets[row] = self._opinion(framed(image, box, frame=frame), frame)
+                targets[row] = self._soft_label(framed(image, box, frame=frame), frame)
         return targets
 
-    def _opinion(self, crop: Image, xywhn: Boxes) -> NDArray[np.float32]:
+    def _soft_label(self, crop: Image, xywhn: Boxes) -> NDArray[np.float32]:
         # A face and its mirror image have the same expression, and two looks are surer than one.
         mirrored = np.concatenate([[1 - xywhn[0]], xywhn[1:]])
         looks = [self._look(crop, xywhn), self._look(np.ascontiguousarray(crop[:, ::-1]), mirrored)]
         seen = [look for look in looks if look is not None]
         if not seen:
             return np.full(len(NAMES), np.nan, np.float32)
-        opinion: NDArray[np.float32] = np.mean(seen, axis=0)
-        if self._crop_model:
-            opinion = (opinion + self._crop_model.opinion(crop)) / np.float32(2)
-        return opinion.astype(np.float32, copy=False)
+        soft_label: NDArray[np.float32] = np.mean(seen, axis=0)
+        if self._classifier:
+            soft_label = (soft_label + self._classifier.soft_label(crop)) / np.float32(2)
+        return soft_label.astype(np.float32, copy=False)
 
     def _look(self, crop: Image, xywhn: Boxes) -> NDArray[np.float32] | None:
         height, width = crop.shape[:2]
@@ -92,13 +91,13 @@ def framed(image: Image, xyxy: Boxes, *, frame: Boxes) -> Image:
     # Shrinking by one affine warp would skip pixels: cut first, then average areas.
     cut = max(round(side), 1)
     shift = np.asarray([[1, 0, -round(left)], [0, 1, -round(top)]], np.float64)
-    square = cv2.warpAffine(image, shift, (cut, cut), borderValue=(_PAD, _PAD, _PAD))
+    square = cv2.warpAffine(image, shift, (cut, cut), borderValue=(PAD_GREY,) * 3)
     interpolation = cv2.INTER_AREA if cut > _CROP_SIDE else cv2.INTER_CUBIC
     return cv2.resize(square, (_CROP_SIDE, _CROP_SIDE), interpolation=interpolation).astype(np.uint8, copy=False)
 
 
-def blended(cls: int, opinion: NDArray[np.float32], *, share: float) -> NDArray[np.float32]:
-    """Return the target [8] of a face labelled `cls`: `share` of it the teacher's, where it has an opinion."""
+def blended(cls: int, soft_label: NDArray[np.float32], *, share: float) -> NDArray[np.float32]:
+    """Return the target [8] of a face labelled `cls`: `share` of it the teacher's, where it has a soft label."""
     hard = np.zeros(len(NAMES), np.float32)
     hard[cls] = 1
-    return hard if np.isnan(opinion).any() else (1 - share) * hard + share * opinion
+    return hard if np.isnan(soft_label).any() else (1 - share) * hard + share * soft_label

@@ -40,14 +40,14 @@ from emotion_yolo.evaluation.report import (
     write_json,
 )
 from emotion_yolo.evaluation.robustness import (
-    CHANGES,
+    CORRUPTIONS,
     MIRRORED,
     PLAIN,
-    SCENE_CHANGES,
-    Change,
+    SCENE_CORRUPTIONS,
+    Corruption,
     face_heights,
     plain,
-    side_for_changes,
+    side_for_corruptions,
 )
 from emotion_yolo.inference.artefact import read_spec
 from emotion_yolo.inference.detector import Detector
@@ -113,9 +113,9 @@ def evaluate(params: Evaluate, *, artefact: Path, prepared: Path, sets: Sequence
             sized = at_size(SceneFigures(by_side[side]), side)
             figures |= sized(np.ones(len(scenes)))
             intervals |= bootstrap(sized, len(scenes), resamples=params.bootstrap, seed=params.seed)
-    slices, more = withstand(evenly(samples, params.robustness), photographs, params=params, artefact=artefact)
+    slices, more = measure_robustness(evenly(samples, params.robustness), photographs, params=params, artefact=artefact)
     figures |= more
-    figures |= false_faces(detector, count=params.faceless, seed=params.seed)
+    figures |= false_faces(detector, count=params.negatives, seed=params.seed)
 
     faces = crop_figures.faces
     evaluation = Evaluation(
@@ -143,7 +143,7 @@ def evaluate(params: Evaluate, *, artefact: Path, prepared: Path, sets: Sequence
     return evaluation
 
 
-def withstand(
+def measure_robustness(
     crops: Sequence[Sample], photographs: Sequence[Sample], *, params: Evaluate, artefact: Path
 ) -> tuple[list[Slice], dict[str, float]]:
     """Measure the emotions of crops under every change, and the faces of photographs under some."""
@@ -151,22 +151,22 @@ def withstand(
         return [], {}
     given = read_spec(artefact).input
     images = (image for _, image in decoded(crops))
-    side = side_for_changes(images, imgsz=given.imgsz, max_upscale=given.max_upscale)
+    side = side_for_corruptions(images, imgsz=given.imgsz, max_upscale=given.max_upscale)
     detectors: dict[int, Detector] = {}
     scene_detector = Detector.load(artefact, imgsz=params.scene_imgsz, threads=_CORES)
     slices: list[Slice] = []
     faces: dict[str, Faces] = {}
-    for name, (side, change) in ({n: (side, c) for n, c in CHANGES.items()} | face_heights(given.imgsz)).items():
+    for name, (side, change) in ({n: (side, c) for n, c in CORRUPTIONS.items()} | face_heights(given.imgsz)).items():
         if side not in detectors:
             detectors[side] = Detector.load(artefact, imgsz=side, threads=_CORES, square=True)
         faces[name] = match_faces(run(detectors[side], crops, params=params, title=f"crops, {name}", change=change))
         scenes: list[Outcome] = []
-        if name in SCENE_CHANGES:
+        if name in SCENE_CORRUPTIONS:
             scenes = run(scene_detector, photographs, params=params, title=f"scenes, {name}", change=change)
         slices.append(slice_of(name, faces[name], resamples=params.bootstrap, seed=params.seed, scenes=scenes))
     figures: dict[str, float] = {
-        **{f"top1_{s.change}": s.top1 for s in slices if s.change in CHANGES},
-        **{f"face_ap50_32px_{s.change}": s.face_ap50_32px for s in slices if s.change in SCENE_CHANGES},
+        **{f"top1_{s.change}": s.top1 for s in slices if s.change in CORRUPTIONS},
+        **{f"face_ap50_32px_{s.change}": s.face_ap50_32px for s in slices if s.change in SCENE_CORRUPTIONS},
         **flip_figures(faces[PLAIN], faces[MIRRORED]),
         "n_robustness": len(crops),
     }
@@ -182,7 +182,7 @@ def false_faces(detector: Detector, *, count: int, seed: int) -> dict[str, float
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             seen = sum(len(answer) > 0 for answer in pool.map(detector.predict, pictures))
         figures[f"false_faces_{kind}"] = seen / count
-    return figures | ({"n_faceless": count} if count else {})
+    return figures | ({"n_negatives": count} if count else {})
 
 
 def answers_sheet(crops: Sequence[Outcome], scenes: Sequence[Outcome]) -> Image:
@@ -197,7 +197,7 @@ def answers_sheet(crops: Sequence[Outcome], scenes: Sequence[Outcome]) -> Image:
 
 
 def run(
-    detector: Detector, samples: Sequence[Sample], *, params: Evaluate, title: str, change: Change = plain
+    detector: Detector, samples: Sequence[Sample], *, params: Evaluate, title: str, change: Corruption = plain
 ) -> list[Outcome]:
     """Show every picture, so changed, to the network once; decode its answer for average precision, and as served.
 
@@ -209,7 +209,7 @@ def run(
         tensor, box = detector.preprocess(image)
         raw = detector.infer(tensor)
         # Average precision knows no suppression but the one by IoU.
-        candidates = detector.postprocess(raw, box, conf=params.conf, iou=params.iou, nested=1)
+        candidates = detector.postprocess(raw, box, conf=params.conf, iou=params.iou, ios=1)
         return Outcome(Sample(sample.image, labels), candidates, detector.postprocess(raw, box))
 
     outcomes = []

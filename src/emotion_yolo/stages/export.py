@@ -13,8 +13,10 @@ from emotion_yolo.errors import ModelError, ParityError
 from emotion_yolo.evaluation.metrics import Pair, assign, best_confidence
 from emotion_yolo.export.onnx_store import store_in_half
 from emotion_yolo.inference.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
+from emotion_yolo.inference.backends import Backend, as_planes
 from emotion_yolo.inference.calibration import expected_calibration_error, fit_temperature, probabilities
-from emotion_yolo.inference.detector import Backend, Detector, Tensor, as_planes
+from emotion_yolo.inference.decoding import Tensor
+from emotion_yolo.inference.detector import Detector
 from emotion_yolo.params import Export, load_params
 from emotion_yolo.paths import DATA_PIN, EXPORT, EXPORT_REPORT, PREPARED, TRAINED
 from emotion_yolo.progress import counting
@@ -70,7 +72,7 @@ def first_spec(folder: Path, params: Export, lineage: Lineage) -> ModelSpec:
             "openvino_xml": describe(folder / "model.xml"),
             "openvino_bin": describe(folder / "model.bin"),
         },
-        thresholds=Thresholds(conf=0.0, iou=params.iou, nested=params.nested),
+        thresholds=Thresholds(conf=0.0, iou=params.iou, ios=params.ios),
         calibration=Calibration(temperature=1.0),
         lineage=lineage,
     )

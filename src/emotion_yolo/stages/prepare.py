@@ -18,9 +18,16 @@ from emotion_yolo.drawing import check_sheet, to_check
 from emotion_yolo.params import Prepare, load_params
 from emotion_yolo.paths import CARDS, CROPS, DATA_PIN, PREPARE_REPORT, PREPARED, SCENES
 from emotion_yolo.preparation.checks import Record, Scan, scan, stop_if_untrainable
-from emotion_yolo.preparation.compose import Crop, write_crops, write_opinions, write_scenes, write_table, write_train
+from emotion_yolo.preparation.compose import (
+    Crop,
+    write_crops,
+    write_scenes,
+    write_soft_labels,
+    write_table,
+    write_train,
+)
 from emotion_yolo.preparation.localise import Localised, face_finder, localise, typical_box
-from emotion_yolo.preparation.near_duplicates import resolve_twins
+from emotion_yolo.preparation.near_duplicates import resolve_near_duplicates
 from emotion_yolo.preparation.teacher import Boxes, Teacher, blended
 from emotion_yolo.progress import counting
 from emotion_yolo.stages import run_stage
@@ -44,19 +51,19 @@ def main() -> None:
 
 
 def load_teacher(params: Prepare) -> Teacher | None:
-    """Load the model whose opinions are trained on, where params name one."""
+    """Load the model whose soft labels are trained on, where params name one."""
     teacher = params.teacher
     if not teacher.detector:
         return None
-    crop_model = Path(teacher.crop_model) if teacher.crop_model else None
-    return Teacher(Path(teacher.detector), imgsz=teacher.imgsz, crop_model=crop_model)
+    classifier = Path(teacher.classifier) if teacher.classifier else None
+    return Teacher(Path(teacher.detector), imgsz=teacher.imgsz, classifier=classifier)
 
 
 def prepare_crops(params: Prepare, teacher: Teacher | None) -> tuple[dict[str, object], Boxes]:
     """Write the three splits of crops; returns what the report says of them, and a face's typical box xywhn [4]."""
     found = checked(CROPS, "crops", params.workers)
-    twins = resolve_twins(found.records, distance=params.twin_distance)
-    records = list(twins.kept)
+    near_duplicates = resolve_near_duplicates(found.records, distance=params.near_duplicate_distance)
+    records = list(near_duplicates.kept)
     finder = face_finder(params.localise.detector, imgsz=params.localise.imgsz, conf=params.localise.conf)
     with counting("localise") as progress:
         boxes = localise(
@@ -91,7 +98,7 @@ def prepare_crops(params: Prepare, teacher: Teacher | None) -> tuple[dict[str, o
         "raw": found.counts,
         "quarantined": found.quarantined,
         "findings": Counter(finding.code for finding in found.findings),
-        "twins": twins.as_dict(),
+        "near_duplicates": near_duplicates.as_dict(),
         "localised": localised_summary(records, boxes),
         "kept": kept,
         "sheets": sheets,
@@ -111,8 +118,8 @@ def taught(crops: list[Crop], teacher: Teacher, params: Prepare) -> list[Crop]:
     seen = [(crop.image, crop.xywhn) for crop in crops]
     changed = []
     with counting("teacher on crops") as progress:
-        for crop, opinion in zip(crops, teacher.of_crops(seen, threads=_threads(params)), strict=True):
-            changed.append(replace(crop, target=blended(crop.cls, opinion, share=params.teacher.crops)))
+        for crop, soft_label in zip(crops, teacher.of_crops(seen, threads=_threads(params)), strict=True):
+            changed.append(replace(crop, target=blended(crop.cls, soft_label, share=params.teacher.crops)))
             progress(len(changed), len(crops))
     return changed
 
@@ -126,17 +133,17 @@ def prepare_scenes(params: Prepare, teacher: Teacher | None, frame: Boxes) -> di
         [record.image.name for record in found.records],
         valid=params.scenes.valid, test=params.scenes.test, seed=params.seed,
     )  # fmt: skip
-    # First dealt out, then freed of twins: two shots of one moment must not end up in train and test.
+    # First dealt out, then freed of near-duplicates: two shots of one moment must not end up in train and test.
     dealt = [replace(record, split=split_of[record.image.name]) for record in found.records]
-    twins = resolve_twins(dealt, distance=params.twin_distance)
-    records = {split: [record for record in twins.kept if record.split == split] for split in SPLITS}
+    near_duplicates = resolve_near_duplicates(dealt, distance=params.near_duplicate_distance)
+    records = {split: [record for record in near_duplicates.kept if record.split == split] for split in SPLITS}
     faces = {
         split: write_scenes(records[split], PREPARED, split, params.scenes, workers=params.workers) for split in SPLITS
     }
     named = 0
     if teacher:
         with counting("teacher on scenes") as progress:
-            named = write_opinions(
+            named = write_soft_labels(
                 records["train"],
                 PREPARED,
                 teacher,
@@ -149,7 +156,7 @@ def prepare_scenes(params: Prepare, teacher: Teacher | None, frame: Boxes) -> di
         "used": True,
         "quarantined": found.quarantined,
         "findings": Counter(finding.code for finding in found.findings),
-        "twins": twins.as_dict(),
+        "near_duplicates": near_duplicates.as_dict(),
         "photographs": {split: len(part) for split, part in records.items()},
         "faces": faces,
         "named_by_teacher": named,

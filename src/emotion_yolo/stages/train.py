@@ -48,7 +48,8 @@ def main() -> None:
         if several_gpus(params.train.device):  # their processes cannot call back: the curves come afterwards
             for epoch, metrics in read_results(trained.results):
                 tracker.log_epoch(epoch, metrics)
-    save_weights(trained.weights, TRAINED / WEIGHTS_NAME, start=params.train.weights, keep=params.train.keep)
+    alpha = params.train.wise_ft_alpha
+    save_weights(trained.weights, TRAINED / WEIGHTS_NAME, start=params.train.weights, alpha=alpha)
     # All that was worth keeping is now an out; an interrupted stage would have left the folder to resume from.
     shutil.rmtree(folder)
 

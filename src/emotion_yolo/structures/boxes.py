@@ -46,7 +46,7 @@ def iou_matrix(a: NDArray[F], b: NDArray[F]) -> NDArray[F]:
     return _shares(intersection, area(a)[:, None] + area(b)[None, :] - intersection)
 
 
-def nesting_matrix(a: NDArray[F], b: NDArray[F]) -> NDArray[F]:
+def ios_matrix(a: NDArray[F], b: NDArray[F]) -> NDArray[F]:
     """Return how much of the smaller of two boxes lies in the other, 0-1, [N, M]; 0 where one is empty."""
     return _shares(_intersections(a, b), np.minimum(area(a)[:, None], area(b)[None, :]))
 

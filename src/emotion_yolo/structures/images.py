@@ -11,6 +11,9 @@ from emotion_yolo.errors import ImageError
 Image = NDArray[np.uint8]
 """RGB picture [H, W, 3]."""
 
+PAD_GREY = 114
+"""Value of all three channels around a picture that does not fill its canvas, as Ultralytics pads."""
+
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Endings, in lower case, of the picture files that are looked at."""
 

@@ -25,7 +25,7 @@ from emotion_yolo.yolo.weights import check_weights
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 """Called with the number of the finished epoch, from 1, and its losses, valid metrics and learning rates."""
 
-OURS = {"weights", "keep", "scene_repeat", "valid_pictures", "amp", "device"}
+OURS = {"weights", "wise_ft_alpha", "scene_repeat", "valid_pictures", "amp", "device"}
 """What of `params.Train` is not Ultralytics' own argument of the same name."""
 
 
@@ -192,7 +192,7 @@ def train(data: Path, params: Train, *, checkpoints: Path, on_epoch: OnEpoch | N
     if (checkpoints / RESUME_NAME).exists():
         overrides["resume"] = str(checkpoints / RESUME_NAME)
     else:
-        check_weights(params.weights, keep=params.keep)
+        check_weights(params.weights, alpha=params.wise_ft_alpha)
     EmotionTrainer.on_epoch, EmotionTrainer.cpu_bf16 = on_epoch, cpu_bf16
     try:
         EmotionTrainer(overrides=overrides).train()

@@ -11,15 +11,15 @@ from emotion_yolo.errors import ModelError
 from emotion_yolo.structures.emotions import NAMES
 
 
-def check_weights(weights: str, *, keep: float = 0.0) -> None:
+def check_weights(weights: str, *, alpha: float = 1.0) -> None:
     """See to it that `weights`, a path or a name that Ultralytics downloads, is a detection checkpoint.
 
-    To be kept in part, it has to be one of the eight emotions.
+    To be averaged with what is trained from it (`alpha` < 1), it has to name the eight emotions.
 
     Raises:
         ModelError: it is not, or cannot be had.
     """
-    if not keep and Path(weights).suffix in {".yaml", ".yml"}:
+    if alpha == 1 and Path(weights).suffix in {".yaml", ".yml"}:
         return
     try:
         model = YOLO(weights)
@@ -28,24 +28,24 @@ def check_weights(weights: str, *, keep: float = 0.0) -> None:
         raise ModelError(f"{message}; name a checkpoint that is there, or one Ultralytics can download") from error
     if model.task != "detect":
         raise ModelError(f"train.weights is {weights!r}, a model for {model.task!r}; expected one for 'detect'")
-    if keep and tuple(model.names.values()) != NAMES:
-        message = f"train.keep is {keep:g}, but train.weights {weights!r} does not name the eight emotions"
-        raise ModelError(f"{message}; start from a release, or set train.keep to 0")
+    if alpha < 1 and tuple(model.names.values()) != NAMES:
+        message = f"train.wise_ft_alpha is {alpha:g}, but train.weights {weights!r} does not name the eight emotions"
+        raise ModelError(f"{message}; start from a release, or set train.wise_ft_alpha to 1")
 
 
-def save_weights(checkpoint: Path, out: Path, *, start: str = "", keep: float = 0.0) -> None:
+def save_weights(checkpoint: Path, out: Path, *, start: str = "", alpha: float = 1.0) -> None:
     """Write the weights of a finished training in fp16, without dates, paths and optimiser state.
 
-    The same weights give the same bytes, and a plain `YOLO(out)` loads them. They are averaged with those of `start`,
-    of which `keep` (0-1) is the share: between the two ends of a fine-tuning often lies a better place than either
-    (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, arXiv:2109.01903).
+    The same weights give the same bytes, and a plain `YOLO(out)` loads them. `alpha` < 1 averages them with those of
+    `start`, `alpha` being the share of the trained ones: interpolated weights are often more accurate and more robust
+    than either end (WiSE-FT; Wortsman et al., arXiv:2109.01903).
     """
     model, ckpt = load_checkpoint(checkpoint)
-    if keep:
+    if alpha < 1:
         before = YOLO(start).model.state_dict()
         # Counters of batches, the only integers, stay as training left them.
         averaged = {
-            name: torch.lerp(value.float(), before[name].float(), keep) if value.is_floating_point() else value
+            name: torch.lerp(value.float(), before[name].float(), 1 - alpha) if value.is_floating_point() else value
             for name, value in model.state_dict().items()
         }
         model.load_state_dict(averaged)

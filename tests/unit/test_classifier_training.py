@@ -7,18 +7,18 @@ import torch
 
 from emotion_yolo.data.prepared import read_crops
 from emotion_yolo.errors import DataError
-from emotion_yolo.expression.classifier import CropModel
+from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.expression.face_net import FaceNet, Weights, read_face_weights
 from emotion_yolo.expression.training import (
     Crops,
     augmented,
-    export_crop_model,
+    export_classifier,
     fingerprint,
     logits_of,
     mixed,
     plain,
     smoothed,
-    train_crop_model,
+    train_classifier,
 )
 from tests.builders import COLOURS, painted, painted_labels, prepared_set
 from tests.face_weights import write_face_weights
@@ -40,7 +40,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
 def train(weights: Weights) -> Callable[..., tuple[FaceNet, float]]:
     def call(checkpoint: Path, **options: object) -> tuple[FaceNet, float]:
         settings = {"epochs": 2, "lr": 0.03, "batch": 8, **options}
-        return train_crop_model(coloured(6), coloured(1), weights=weights, checkpoint=checkpoint, **settings)  # type: ignore[arg-type]
+        return train_classifier(coloured(6), coloured(1), weights=weights, checkpoint=checkpoint, **settings)  # type: ignore[arg-type]
 
     return call
 
@@ -103,13 +103,13 @@ def test_the_exported_file_answers_as_the_network_does(
     train: Callable[..., tuple[FaceNet, float]], tmp_path: Path
 ) -> None:
     net, _ = train(tmp_path / "run.pt", epochs=1)
-    export_crop_model(net, 1.7, tmp_path / "new" / "crop_model.onnx")
-    assert (tmp_path / "new/crop_model.onnx").stat().st_size < 13e6
+    export_classifier(net, 1.7, tmp_path / "new" / "classifier.onnx")
+    assert (tmp_path / "new/classifier.onnx").stat().st_size < 13e6
     crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3)).astype(np.uint8)
     crop = np.repeat(np.repeat(crop[::16, ::16], 16, 0), 16, 1)
     both = torch.from_numpy(np.stack([crop, crop[:, ::-1]])).permute(0, 3, 1, 2)
     expected = (logits_of(net, Crops(both, torch.zeros(2))) / 1.7).softmax(1).mean(0)
-    got = CropModel(tmp_path / "new/crop_model.onnx", threads=1).opinion(crop)
+    got = ExpressionClassifier(tmp_path / "new/classifier.onnx", threads=1).soft_label(crop)
     np.testing.assert_allclose(got, expected.numpy(), atol=0.02)
 
 
@@ -160,7 +160,7 @@ def test_crops_as_they_are_fill_the_input() -> None:
 def test_only_single_crops_are_read(tmp_path: Path) -> None:
     crops = {f"crop{i}.png": (painted({(1, 1): i}), painted_labels({(1, 1): i})) for i in range(3)}
     sheet = {"sheet_000001.jpg": (painted({(0, 0): 1, (2, 2): 4}), painted_labels({(0, 0): 1, (2, 2): 4}))}
-    nothing = {"faceless_000001.jpg": (painted({}), painted_labels({}))}
+    nothing = {"negative_000001.jpg": (painted({}), painted_labels({}))}
     root = prepared_set(tmp_path / "prepared", crops={**sheet, **crops, **nothing}, split="train")
     read = Crops.read(read_crops(root, "train"))
     assert read.emotions.tolist() == [0, 1, 2]

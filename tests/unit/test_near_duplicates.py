@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from emotion_yolo.data.cards import SPLITS, DatasetCard
 from emotion_yolo.preparation.checks import Record, scan
-from emotion_yolo.preparation.near_duplicates import TwinReport, resolve_twins
+from emotion_yolo.preparation.near_duplicates import NearDuplicateReport, resolve_near_duplicates
 from emotion_yolo.structures.labels import Labels
 
 CARD = DatasetCard(
@@ -42,12 +42,14 @@ def records(root: Path, pictures: Mapping[str, tuple[bytes, int]]) -> tuple[Reco
     return scan(root, card=CARD, workers=1).records
 
 
-def resolve(root: Path, pictures: Mapping[str, bytes | tuple[bytes, int]], *, distance: int = 12) -> TwinReport:
+def resolve(
+    root: Path, pictures: Mapping[str, bytes | tuple[bytes, int]], *, distance: int = 12
+) -> NearDuplicateReport:
     labelled = {name: item if isinstance(item, tuple) else (item, 0) for name, item in pictures.items()}
-    return resolve_twins(records(root, labelled), distance=distance)
+    return resolve_near_duplicates(records(root, labelled), distance=distance)
 
 
-def kept(report: TwinReport) -> set[str]:
+def kept(report: NearDuplicateReport) -> set[str]:
     return {record.name.removesuffix(".jpg") for record in report.kept}
 
 
@@ -72,7 +74,7 @@ VARIANTS = {
 }
 
 
-def test_pictures_without_twins_all_stay(tmp_path: Path) -> None:
+def test_pictures_without_near_duplicates_all_stay(tmp_path: Path) -> None:
     report = resolve(tmp_path, {f"{split}/{i}": encode(photo(hash_)) for hash_, (split, i) in enumerate(
         (split, i) for split in SPLITS for i in range(4))})  # fmt: skip
     assert len(report.kept) == 12
@@ -80,8 +82,8 @@ def test_pictures_without_twins_all_stay(tmp_path: Path) -> None:
     assert not any(report.counts.values())
 
 
-def test_no_pictures_have_no_twins() -> None:
-    report = resolve_twins([], distance=6)
+def test_no_pictures_have_no_near_duplicates() -> None:
+    report = resolve_near_duplicates([], distance=6)
     assert report.kept == ()
     assert not any(report.counts.values())
 
@@ -92,10 +94,12 @@ def test_a_variant_of_a_test_picture_does_not_stay_in_train(tmp_path: Path, vari
     report = resolve(tmp_path, {"test/a": encode(photo(1)), "train/b": copy, "train/c": encode(photo(2))})
     assert kept(report) == {"test/a", "train/c"}
     reason = report.dropped["train/b.jpg"]
-    assert reason.startswith("twin of test/a.jpg (" + ("mirrored, " if variant == "mirrored" else "") + "distance ")
+    assert reason.startswith(
+        "near-duplicate of test/a.jpg (" + ("mirrored, " if variant == "mirrored" else "") + "distance "
+    )
     assert report.counts["near_pairs_mirrored"] == (variant == "mirrored")
     assert report.counts["near_groups_across_splits"] == 1
-    assert report.counts["test_with_twin_in_train"] == 1
+    assert report.counts["test_with_near_duplicate_in_train"] == 1
     assert report.counts["dropped_train"] == 1
 
 
@@ -109,12 +113,12 @@ def test_test_goes_before_valid_and_valid_before_train(tmp_path: Path) -> None:
     }
     report = resolve(tmp_path, pictures)
     assert kept(report) == {"test/a", "valid/b"}
-    assert report.counts["test_with_twin_in_valid"] == 1
-    assert report.counts["valid_with_twin_in_train"] == 2
+    assert report.counts["test_with_near_duplicate_in_valid"] == 1
+    assert report.counts["valid_with_near_duplicate_in_train"] == 2
     assert (report.counts["dropped_train"], report.counts["dropped_valid"], report.counts["dropped_test"]) == (2, 1, 0)
 
 
-def test_near_twins_within_a_split_stay(tmp_path: Path) -> None:
+def test_near_duplicates_within_a_split_stay(tmp_path: Path) -> None:
     pictures = {
         f"{split}/{quality}": encode(photo(i), quality=quality)
         for i, split in enumerate(SPLITS)
@@ -160,14 +164,14 @@ def test_an_identical_file_leaves_the_less_protected_split(tmp_path: Path) -> No
     assert report.counts["exact_groups_across_splits"] == 1
 
 
-def test_the_nearest_twin_is_named(tmp_path: Path) -> None:
+def test_the_nearest_near_duplicate_is_named(tmp_path: Path) -> None:
     pictures = {
         "test/far": encode(shift(photo(1), 2), quality=30),
         "test/near": encode(photo(1), quality=91),
         "train/a": encode(photo(1)),
     }
     report = resolve(tmp_path, pictures)
-    assert report.dropped == {"train/a.jpg": "twin of test/near.jpg (distance 0)"}
+    assert report.dropped == {"train/a.jpg": "near-duplicate of test/near.jpg (distance 0)"}
     assert report.counts["near_pairs"] == 3
 
 
@@ -183,40 +187,40 @@ def thumb(seed: int) -> bytes:
     return photo(seed).convert("L").resize((32, 32)).tobytes()
 
 
-def test_a_chain_of_twins_is_resolved_as_one_group() -> None:
+def test_a_chain_of_near_duplicates_is_resolved_as_one_group() -> None:
     chain = [record(f"train/{i}", phash=(1 << 5 * i) - 1, thumb=thumb(1)) for i in range(3)]
-    report = resolve_twins([*chain, record("test/end", phash=(1 << 15) - 1, thumb=thumb(1))], distance=5)
+    report = resolve_near_duplicates([*chain, record("test/end", phash=(1 << 15) - 1, thumb=thumb(1))], distance=5)
     assert not any(kept.split == "train" for kept in report.kept)
     assert report.dropped == {
-        "train/0": "twin of train/1 (distance 5), in a chain of twins with test/end",
-        "train/1": "twin of train/0 (distance 5), in a chain of twins with test/end",
-        "train/2": "twin of test/end (distance 5)",
+        "train/0": "near-duplicate of train/1 (distance 5), in a chain of near-duplicates with test/end",
+        "train/1": "near-duplicate of train/0 (distance 5), in a chain of near-duplicates with test/end",
+        "train/2": "near-duplicate of test/end (distance 5)",
     }
 
 
-def test_portraits_of_two_people_whose_hashes_agree_are_no_twins() -> None:
-    report = resolve_twins(
+def test_portraits_of_two_people_whose_hashes_agree_are_no_near_duplicates() -> None:
+    report = resolve_near_duplicates(
         [record("test/a", phash=7, thumb=thumb(1)), record("train/b", phash=7, thumb=thumb(2))], distance=12
     )
     assert not report.dropped
 
 
-def test_blank_pictures_are_no_near_twins() -> None:
+def test_blank_pictures_are_no_near_duplicates() -> None:
     blank = [record(f"{split}/a", phash=0, mirrored=0, thumb=bytes([v]) * 1024) for v, split in enumerate(SPLITS)]
-    assert not resolve_twins(blank, distance=12).dropped
+    assert not resolve_near_duplicates(blank, distance=12).dropped
 
 
 @pytest.mark.parametrize(("distance", "dropped"), [(3, []), (4, ["train/b"])])
 def test_the_distance_counts_bits(distance: int, dropped: list[str]) -> None:
     pair = [record("test/a", phash=0, thumb=thumb(1)), record("train/b", phash=0b10111 << 59, thumb=thumb(1))]
-    assert list(resolve_twins(pair, distance=distance).dropped) == dropped
+    assert list(resolve_near_duplicates(pair, distance=distance).dropped) == dropped
 
 
 def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emotion_yolo.preparation.near_duplicates._BLOCK", 7)
     monkeypatch.setattr("emotion_yolo.preparation.near_duplicates._PART", 2)
     everyone = [record(f"train/{i}", phash=0, mirrored=0, thumb=thumb(i % 3)) for i in range(9)]
-    report = resolve_twins(everyone, distance=0)
+    report = resolve_near_duplicates(everyone, distance=0)
     assert report.counts["near_groups"] == 3
     assert report.counts["largest_group"] == 3
     assert report.counts["near_pairs"] - report.counts["near_pairs_mirrored"] == 9
@@ -230,7 +234,7 @@ def test_the_order_of_the_pictures_does_not_change_who_is_protected(tmp_path: Pa
         "train/b": (encode(photo(2), quality=50), 0),
     }
     found = records(tmp_path, pictures)
-    report, reverse = resolve_twins(found, distance=6), resolve_twins(found[::-1], distance=6)
+    report, reverse = resolve_near_duplicates(found, distance=6), resolve_near_duplicates(found[::-1], distance=6)
     assert report.kept == reverse.kept[::-1]
     assert report.dropped == reverse.dropped
 
