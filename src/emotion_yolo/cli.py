@@ -1,7 +1,6 @@
 """The command line: `emotion-yolo --help`."""
 
 import json
-import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from emotion_yolo import paths
-from emotion_yolo.errors import EmotionYoloError
+from emotion_yolo.process import run_process
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -76,29 +75,50 @@ def report() -> None:
 def predict(
     sources: Annotated[list[str], typer.Argument(help="pictures, folders, videos, or camera:0")],
     model: Annotated[Path, typer.Option(help="folder of an exported model")] = paths.RELEASE,
-    out: Annotated[Path | None, typer.Option(help="folder for annotated pictures and videos")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for annotated copies")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace copies of an earlier run in --out")] = False,
     conf: Annotated[float | None, typer.Option(min=0, max=1, help="least confidence of a face")] = None,
     imgsz: Annotated[int | None, typer.Option(help="input side in px; the model's own if not given")] = None,
 ) -> None:
-    """Find faces and name their expressions; prints a JSON line for each picture, the count so far to stderr."""
-    from contextlib import closing, nullcontext
+    """Find faces and name their expressions; prints a JSON line for each picture, a summary to stderr.
 
+    Ends with exit code 10 if any picture or frame could not be read, after all others.
+    """
+    from contextlib import nullcontext
+
+    from emotion_yolo.errors import ImageError, SourceError
     from emotion_yolo.inference.detector import Detector
-    from emotion_yolo.predict import Annotated as AnnotatedFolder
-    from emotion_yolo.predict import predict as answers
+    from emotion_yolo.predict.copies import AnnotatedCopies
+    from emotion_yolo.predict.run import predict as predict_input
+    from emotion_yolo.predict.sources import Inputs
     from emotion_yolo.progress import show_progress
 
+    inputs = Inputs(sources)
     detector = Detector.load(model, imgsz=imgsz)
-    with (
-        closing(AnnotatedFolder(out)) if out else nullcontext() as annotated,
-        show_progress("predict", total=None, unit="pictures") as bar,
-    ):
-        for line in answers(detector, sources, conf=conf, annotated=annotated):
-            typer.echo(json.dumps(line))
-            bar.update()
+    read = failed = 0
+    try:
+        with (
+            AnnotatedCopies(out, overwrite=overwrite) if out else nullcontext() as copies,
+            show_progress("predict", total=None, unit="pictures") as bar,
+        ):
+            for source in inputs:
+                for record in predict_input(detector, source, conf=conf, copies=copies):
+                    typer.echo(json.dumps(record))
+                    failed += "error" in record
+                    read += "error" not in record
+                    bar.update()
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted after {read + failed:,} pictures; their lines and copies are complete", err=True)
+        raise
+    for reason, count in sorted(inputs.skipped.items()):
+        typer.echo(f"skipped {count:,}: {reason}", err=True)
+    if failed:
+        raise ImageError(f"{failed:,} of {read + failed:,} pictures could not be read; the lines with `error` say why")
+    if not read:
+        raise SourceError(f"no pictures in {', '.join(sources)}; name pictures, folders of pictures, or videos")
 
 
-@app.command()
+@app.command("train-classifier")
 def classifier(
     face_weights: Annotated[Path, typer.Argument(help="the folder `model` of face-api.js")],
     out: Annotated[Path, typer.Option(help="ONNX file to write")] = paths.CLASSIFIER,
@@ -143,8 +163,4 @@ def release(out: Annotated[Path, typer.Argument(help="folder to write")] = paths
 
 def main() -> None:
     """Run the command line; an error of ours is a message and an exit code, not a traceback."""
-    try:
-        app()
-    except EmotionYoloError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from error
+    run_process(app, interrupted="what was finished is kept")

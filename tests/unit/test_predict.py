@@ -1,7 +1,11 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,8 +13,14 @@ import pytest
 
 from emotion_yolo.errors import SourceError, StorageError
 from emotion_yolo.inference.detector import Detector
-from emotion_yolo.predict import Annotated, predict
+from emotion_yolo.predict.copies import AnnotatedCopies
+from emotion_yolo.predict.run import predict
+from emotion_yolo.predict.sources import Inputs
+from emotion_yolo.video.reading import read_video
 from tests.builders import exported_model, painted, save_picture
+from tests.video_builders import motion_jpeg, timed, with_zeroed_frame
+
+COMMAND = [sys.executable, "-c", "from emotion_yolo.cli import main; main()", "predict"]
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +33,27 @@ def detector(model: Path) -> Detector:
     return Detector.load(model)
 
 
-def video(path: Path, count: int) -> Path:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (96, 96))
-    for _ in range(count):
-        writer.write(cv2.cvtColor(painted({(1, 1): 4}), cv2.COLOR_RGB2BGR))
-    writer.release()
-    return path
+def answers(detector: Detector, *sources: Path | str, copies: AnnotatedCopies | None = None) -> list[dict[str, Any]]:
+    inputs = Inputs([str(source) for source in sources])
+    return [record for source in inputs for record in predict(detector, source, copies=copies)]
+
+
+def run(model: Path, *arguments: Path | str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, "--model", str(model), *map(str, arguments)], capture_output=True, text=True)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def skipped(*sources: Path) -> tuple[list[str], dict[str, int]]:
+    inputs = Inputs([str(source) for source in sources])
+    return [source.path.name for source in inputs], dict(inputs.skipped)
 
 
 def test_a_picture_becomes_one_answer_with_boxes_in_pixels(detector: Detector, tmp_path: Path) -> None:
     picture = save_picture(tmp_path / "a.png", painted({(1, 1): 4}))
-    (answer,) = predict(detector, [str(picture)])
+    (answer,) = answers(detector, picture)
     assert answer["source"] == str(picture)
     assert answer["image"] == {"width": 96, "height": 96}
     (face,) = answer["detections"]
@@ -42,91 +62,238 @@ def test_a_picture_becomes_one_answer_with_boxes_in_pixels(detector: Detector, t
     assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_folder_is_searched_to_the_bottom_in_order(detector: Detector, tmp_path: Path) -> None:
-    for name in ("b/1.png", "a/2.png", "a.txt"):
-        save_picture(tmp_path / name, painted({})) if name.endswith("png") else (tmp_path / name).write_text("no")
-    sources = [Path(str(answer["source"])).name for answer in predict(detector, [str(tmp_path)])]
-    assert sources == ["2.png", "1.png"]
-
-
 def test_one_bad_picture_never_spoils_the_rest(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     save_picture(tmp_path / "b.png", painted({(0, 0): 1}))
-    bad, good = predict(detector, [str(tmp_path)])
-    assert "cannot be decoded" in str(bad["error"])
+    bad, good = answers(detector, tmp_path)
+    assert "cannot be decoded" in bad["error"]
     assert len(good["detections"]) == 1
 
 
-def test_every_frame_of_a_video_is_answered_and_the_annotated_ones_are_a_video(
-    detector: Detector, tmp_path: Path
+# Folders
+
+
+def test_a_folder_is_searched_to_the_bottom_in_order(tmp_path: Path) -> None:
+    for name in ("b/1.png", "a/2.png", "c.png"):
+        save_picture(tmp_path / name, painted({}))
+    assert skipped(tmp_path) == (["c.png", "2.png", "1.png"], {})
+
+
+def test_what_systems_leave_beside_pictures_is_skipped_and_counted(tmp_path: Path) -> None:
+    data = save_picture(tmp_path / "x.jpg", painted({})).read_bytes()
+    for name in ("._x.jpg", "@eaDir/x.jpg", "Thumbs.db", ".thumbnails/x.jpg", "__MACOSX/._x.jpg", "clip.mp4", "n.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    found, reasons = skipped(tmp_path)
+    assert found == ["x.jpg"]
+    assert reasons == {
+        "hidden file": 1,
+        "hidden or system folder": 3,
+        "not a picture by its file name": 2,
+        "video inside a folder; name it to read it": 1,
+    }
+
+
+def test_a_folder_named_as_a_picture_is_a_folder(tmp_path: Path) -> None:
+    save_picture(tmp_path / "in" / "x.jpg" / "y.png", painted({}))
+    assert skipped(tmp_path / "in") == (["y.png"], {})
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    save_picture(tmp_path / "elsewhere" / "x.png", painted({}))
+    (tmp_path / "in").mkdir()
+    for name, target in (
+        ("album", "../elsewhere"),
+        ("again", "../elsewhere"),
+        ("loop", "."),
+        ("broken.png", "nothing"),
+    ):
+        (tmp_path / "in" / name).symlink_to(target)
+    found, reasons = skipped(tmp_path / "in")
+    assert found == ["x.png"]
+    assert reasons == {"neither a file nor a folder, or a broken link": 1}
+
+
+def test_heic_is_read_where_its_reader_is_installed_and_else_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = video(tmp_path / "clip.avi", 3)
-    annotated = Annotated(tmp_path / "out")
-    answers = list(predict(detector, [str(clip)], annotated=annotated))
-    annotated.close()
-    assert [answer["frame"] for answer in answers] == [0, 1, 2]
-    assert all(answer["detections"] for answer in answers)
-    written = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
-    assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 3
-
-
-def test_annotated_pictures_of_one_name_do_not_overwrite_each_other(detector: Detector, tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        save_picture(tmp_path / "in" / folder / "x.png", painted({(1, 1): 2}))
-    list(predict(detector, [str(tmp_path / "in")], annotated=Annotated(tmp_path / "out")))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["x-1.jpg", "x.jpg"]
-    drawn = cv2.imread(str(tmp_path / "out" / "x.jpg"))
-    assert np.abs(drawn.astype(int) - cv2.cvtColor(painted({(1, 1): 2}), cv2.COLOR_RGB2BGR)).max() > 50
+    (tmp_path / "x.heic").write_bytes(b"")
+    assert skipped(tmp_path) == (["x.heic"], {})
+    monkeypatch.setattr("emotion_yolo.predict.sources.find_spec", lambda _: None)
+    assert skipped(tmp_path) == ([], {"HEIC picture; to read it: pip install 'emotion-yolo[heic]'": 1})
 
 
 @pytest.mark.parametrize("source", ["nowhere.jpg", "camera:97", "camera:x"])
 def test_a_source_that_is_not_there_is_named(detector: Detector, source: str) -> None:
     with pytest.raises(SourceError, match=source):
-        list(predict(detector, [source]))
+        answers(detector, source)
 
 
-def test_a_damaged_video_is_named(detector: Detector, tmp_path: Path) -> None:
-    (tmp_path / "clip.mp4").write_bytes(b"no video")
-    with pytest.raises(SourceError, match=r"clip\.mp4: OpenCV cannot open it"):
-        list(predict(detector, [str(tmp_path / "clip.mp4")]))
+# Videos
 
 
-def test_pictures_and_videos_that_cannot_be_written_are_named(detector: Detector, tmp_path: Path) -> None:
-    picture, clip = save_picture(tmp_path / "a.png", painted({})), video(tmp_path / "clip.avi", 1)
-    (tmp_path / "out" / "a.jpg").mkdir(parents=True)
-    (tmp_path / "out" / "clip.mp4").mkdir()
-    for source in (picture, clip):
-        with pytest.raises(StorageError, match="written"):
-            list(predict(detector, [str(source)], annotated=Annotated(tmp_path / "out")))
+def test_every_frame_of_a_video_is_answered_with_its_time(detector: Detector, tmp_path: Path) -> None:
+    clip = timed(tmp_path / "clip.mp4", [0.0, 0.3, 0.4])
+    got = answers(detector, clip)
+    assert [(answer["frame"], answer["time_s"]) for answer in got] == [(0, 0.0), (1, 0.3), (2, 0.4)]
+    assert all(answer["detections"] for answer in got)
+
+
+def test_a_damaged_frame_is_an_answer_with_an_error(detector: Detector, tmp_path: Path) -> None:
+    clip = with_zeroed_frame(motion_jpeg(tmp_path / "whole.avi", 8), 3, tmp_path / "clip.avi")
+    got = answers(detector, clip)
+    assert [answer["frame"] for answer in got if "error" in answer] == [3]
+    assert len(got) == 8
+
+
+def test_a_video_that_cannot_be_opened_never_spoils_the_rest(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    bad, good = answers(detector, tmp_path / "bad.mp4", save_picture(tmp_path / "x.png", painted({})))
+    assert "bad.mp4: cannot be read as a video" in bad["error"]
+    assert good["detections"] == []
+
+
+# Annotated copies
+
+
+def test_annotated_pictures_of_one_name_do_not_overwrite_each_other(detector: Detector, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        save_picture(tmp_path / "in" / folder / "x.png", painted({(1, 1): 2}))
+    with AnnotatedCopies(tmp_path / "out") as copies:
+        answers(detector, tmp_path / "in", copies=copies)
+    assert names_in(tmp_path / "out") == ["x-1.jpg", "x.jpg"]
+    drawn = cv2.imread(str(tmp_path / "out" / "x.jpg"))
+    assert np.abs(drawn.astype(int) - cv2.cvtColor(painted({(1, 1): 2}), cv2.COLOR_RGB2BGR)).max() > 50
+
+
+def test_copies_into_the_folder_of_the_sources_replace_none_of_them(model: Path, tmp_path: Path) -> None:
+    sources = ("IMG.jpg", "IMG-1.jpg", "p.jpg", "p.png")
+    for number, name in enumerate(sources):
+        save_picture(tmp_path / name, painted({(1, 1): number}))
+    before = {name: (tmp_path / name).read_bytes() for name in sources}
+    for options in ([], ["--overwrite"], ["--overwrite"]):
+        done = run(model, tmp_path, "--out", tmp_path, *options)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 4  # copies of the run before are not pictures
+        assert {name: (tmp_path / name).read_bytes() for name in sources} == before
+    # The runs with --overwrite replaced what the first had written.
+    assert len(names_in(tmp_path)) == 8
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_copies_of_an_earlier_run_are_replaced_only_on_request(
+    detector: Detector, tmp_path: Path, replaced: bool
+) -> None:
+    for emotion in (2, 5):
+        picture = save_picture(tmp_path / "x.png", painted({(1, 1): emotion}))
+        with AnnotatedCopies(tmp_path / "out", overwrite=replaced) as copies:
+            answers(detector, picture, copies=copies)
+    assert names_in(tmp_path / "out") == (["x.jpg"] if replaced else ["x-1.jpg", "x.jpg"])
+
+
+def test_a_file_that_is_no_copy_is_not_replaced_even_on_request(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x.jpg").write_bytes(b"somebody's")
+    with AnnotatedCopies(tmp_path / "out", overwrite=True) as copies:
+        answers(detector, save_picture(tmp_path / "x.png", painted({})), copies=copies)
+    assert (tmp_path / "out" / "x.jpg").read_bytes() == b"somebody's"
+    assert names_in(tmp_path / "out") == ["x-1.jpg", "x.jpg"]
+
+
+def test_a_file_system_without_hard_links_is_written_to_all_the_same(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for folder in ("a", "b"):
+        save_picture(tmp_path / "in" / folder / "x.png", painted({}))
+    with AnnotatedCopies(tmp_path / "out") as copies:
+        answers(detector, tmp_path / "in", copies=copies)
+    assert names_in(tmp_path / "out") == ["x-1.jpg", "x.jpg"]
+
+
+def test_a_video_is_complete_before_the_next_is_read(detector: Detector, tmp_path: Path) -> None:
+    clips = [str(motion_jpeg(tmp_path / folder / "clip.avi", 3)) for folder in ("a", "b")]
+    with AnnotatedCopies(tmp_path / "out") as copies:
+        first, second = Inputs(clips)
+        list(predict(detector, first, copies=copies))
+        assert len(list(read_video(tmp_path / "out" / "clip.mp4"))) == 3
+        list(predict(detector, second, copies=copies))
+    assert names_in(tmp_path / "out") == ["clip-1.mp4", "clip.mp4"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_leaves_a_playable_copy_of_the_frames_so_far(
+    model: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    clip = motion_jpeg(tmp_path / "clip.avi", 3000)
+    command = [*COMMAND, str(clip), "--model", str(model), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(20)]
+    process.send_signal(number)
+    rest, errors = process.communicate(timeout=60)
+    count = len(lines) + len(rest.splitlines())
+    assert process.returncode == 130, errors
+    assert "interrupted after" in errors
+    assert count < 3000
+    assert abs(len(list(read_video(tmp_path / "out" / "clip.mp4"))) - count) <= 1
+    assert names_in(tmp_path / "out") == ["clip.mp4"]
+
+
+def test_many_videos_need_few_descriptors(model: Path, tmp_path: Path) -> None:
+    clips = [motion_jpeg(tmp_path / f"{i}.avi", 1) for i in range(60)]
+    command = [*COMMAND, *map(str, clips), "--model", str(model), "--out", str(tmp_path / "out")]
+    script = f"ulimit -n 60; exec {subprocess.list2cmdline(command)}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(names_in(tmp_path / "out")) == 60
+
+
+def test_a_folder_for_copies_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(StorageError, match="out: cannot be written"):
+        AnnotatedCopies(tmp_path / "out")
+
+
+# The command
 
 
 def test_the_command_prints_a_json_line_for_each_picture(model: Path, tmp_path: Path) -> None:
     save_picture(tmp_path / "in" / "a.png", painted({(1, 1): 4}))
     save_picture(tmp_path / "in" / "b.png", painted({}))
-    command = [sys.executable, "-c", "from emotion_yolo.cli import main; main()", "predict", str(tmp_path / "in")]
-    result = subprocess.run(
-        [*command, "--model", str(model), "--out", str(tmp_path / "out")], capture_output=True, text=True, check=True
-    )
-    lines = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [len(line["detections"]) for line in lines] == [1, 0]
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    done = run(model, tmp_path / "in", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert [len(json.loads(line)["detections"]) for line in done.stdout.splitlines()] == [1, 0]
+    assert names_in(tmp_path / "out") == ["a.jpg", "b.jpg"]
 
 
-def test_a_source_is_never_overwritten_by_its_own_annotated_copy(detector: Detector, tmp_path: Path) -> None:
-    picture = tmp_path / "x.jpg"
-    picture.write_bytes(save_picture(tmp_path / "in.png", painted({(1, 1): 2})).read_bytes())
-    before = picture.read_bytes()
-    list(predict(detector, [str(picture)], annotated=Annotated(tmp_path)))
-    assert picture.read_bytes() == before
-    assert (tmp_path / "x-1.jpg").is_file()
+@pytest.mark.parametrize(
+    ("files", "code", "said"),
+    [
+        ([], 4, "no pictures in "),
+        (["bad.jpg"], 10, "1 of 1 pictures could not be read"),
+        (["bad.jpg", "good.png"], 10, "1 of 2 pictures could not be read"),
+    ],
+)
+def test_the_exit_code_says_what_could_not_be_read(
+    model: Path, tmp_path: Path, files: Sequence[str], code: int, said: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in files:
+        path = tmp_path / "in" / name
+        path.write_bytes(b"no picture") if name == "bad.jpg" else save_picture(path, painted({}))
+    done = run(model, tmp_path / "in")
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len(done.stdout.splitlines()) == len(files)
 
 
-def test_videos_of_one_name_become_two(detector: Detector, tmp_path: Path) -> None:
-    clips = []
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        clips.append(str(video(tmp_path / folder / "clip.avi", 1)))
-    annotated = Annotated(tmp_path / "out")
-    list(predict(detector, clips, annotated=annotated))
-    annotated.close()
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip-1.mp4", "clip.mp4"]
+def test_what_was_skipped_is_said_at_the_end(model: Path, tmp_path: Path) -> None:
+    save_picture(tmp_path / "x.png", painted({}))
+    (tmp_path / "._x.png").write_bytes(b"")
+    done = run(model, tmp_path)
+    assert done.returncode == 0
+    assert "skipped 1: hidden file" in done.stderr

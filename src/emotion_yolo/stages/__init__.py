@@ -1,14 +1,8 @@
-"""The stages of dvc.yaml: parameters in, pure functions, files out."""
+"""The stages of dvc.yaml: parameters in, one call, files out. Nothing imports a stage."""
 
-import errno
-import signal
-import sys
 from collections.abc import Callable
-from types import FrameType
 
-from emotion_yolo.errors import EmotionYoloError, StorageError
-
-_INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
+from emotion_yolo.process import run_process
 
 
 def run_stage(main: Callable[[], None], *, interrupted: str = "the next `dvc repro` runs this stage anew") -> None:
@@ -16,29 +10,4 @@ def run_stage(main: Callable[[], None], *, interrupted: str = "the next `dvc rep
 
     `interrupted` says what becomes of a stage that was cut off.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) != signal.SIG_IGN:  # which a shell sets for what runs in the background
-            signal.signal(number, _interrupt)
-    try:
-        main()
-    except EmotionYoloError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from error
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise
-        print(f"error: {error.filename}: {error.strerror}; free space or grant access, then repeat", file=sys.stderr)
-        raise SystemExit(StorageError.exit_code) from error
-    except KeyboardInterrupt as error:
-        print(f"interrupted; {interrupted}", file=sys.stderr)
-        raise SystemExit(_INTERRUPTED) from error
-
-
-class _Interrupted(KeyboardInterrupt):
-    """A class of its own: a plain one that passes through an `exec` of a string, which libraries call, makes
-    `python -m` end by the signal after all, whatever exit code was asked for (CPython 3.11).
-    """
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise _Interrupted
+    run_process(main, interrupted=interrupted)

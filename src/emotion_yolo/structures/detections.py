@@ -79,3 +79,20 @@ class Detections:
     def select(self, mask: NDArray[np.bool_]) -> Self:
         """Return the detections where the [N] `mask` is true."""
         return type(self)(self.xyxy[mask], self.confidence[mask], self.probabilities[mask], self.image_wh)
+
+    def records(self) -> list[dict[str, object]]:
+        """Return each face as it is answered by the service and the command line and kept in stores.
+
+        `box` has corners in px to two decimals, `confidence` four, `probabilities` six, by emotion.
+        """
+        return [
+            {
+                "box": dict(zip(("x1", "y1", "x2", "y2"), (round(v, 2) for v in box), strict=True)),
+                "emotion": emotion.label,
+                "confidence": round(confidence, 4),
+                "probabilities": dict(zip(NAMES, (round(p, 6) for p in row), strict=True)),
+            }
+            for box, emotion, confidence, row in zip(
+                self.xyxy.tolist(), self.emotions, self.confidence.tolist(), self.probabilities.tolist(), strict=True
+            )
+        ]

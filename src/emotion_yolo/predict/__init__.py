@@ -1,0 +1,5 @@
+"""`emotion-yolo predict`: pictures, folders, videos and cameras through the detector, one record a picture or frame.
+
+`sources` finds what there is to read and says what it skips, `copies` writes annotated copies that replace nothing,
+`run` is the loop. Only the command line imports this package.
+"""

@@ -1,0 +1,48 @@
+"""How a process of ours ends: an error is a message and an exit code, SIGTERM is taken like Ctrl-C."""
+
+import errno
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from emotion_yolo.errors import EmotionYoloError, StorageError
+
+_INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def run_process(main: Callable[[], object], *, interrupted: str) -> None:
+    """Call `main`, which `finally` blocks may rely on: signals end it by an exception.
+
+    `interrupted` says what becomes of the work of a process that was interrupted.
+
+    Raises:
+        SystemExit: with an error's own exit code, or 130 after SIGINT or SIGTERM.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # which a shell sets for what runs in the background
+            signal.signal(number, _interrupt)
+    try:
+        main()
+    except EmotionYoloError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(f"error: {error.filename}: {error.strerror}; free space or grant access, then repeat", file=sys.stderr)
+        raise SystemExit(StorageError.exit_code) from error
+    except KeyboardInterrupt as error:
+        print(f"interrupted; {interrupted}", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from error
+
+
+class _Interrupted(KeyboardInterrupt):
+    """A class of its own: a plain one that passes through an `exec` of a string, which libraries call, makes
+    `python -m` end by the signal after all, whatever exit code was asked for (CPython 3.11).
+    """
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise _Interrupted
