@@ -4,6 +4,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# DVC keeps pickles there; by default in /var/tmp, which others can write to (CVE-2025-69872).
+export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site-cache
+# Settings that would install elsewhere than into .venv.
+unexport PIP_USER PIP_TARGET PIP_PREFIX
+# uv takes certificates and package index from where pip takes them.
+export UV_SYSTEM_CERTS ?= true
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+ifdef PIP_EXTRA_INDEX_URL
+export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)
+endif
+ifdef PIP_CERT
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
 
 .PHONY: help setup repro test check format experiments serve bench-service bench-training bench-precision ablation test-image release lock clean
 
@@ -15,9 +30,10 @@ setup: .venv/.installed  ## create .venv and install the pinned packages
 .venv/.installed: requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"{sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or later; set PYTHON=…")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bootstrap.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bootstrap.txt \
+	  && $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt \
+	  && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . \
+	  || { echo "make setup: the packages could not be installed; check the network and pip's settings (PIP_INDEX_URL, PIP_CERT)" >&2; exit 1; }
 	@touch $@
 
 repro: setup  ## run the pipeline, then print metrics and where the report lies

@@ -1,6 +1,7 @@
 """How a process of ours ends: an error is a message and an exit code, SIGTERM is taken like Ctrl-C."""
 
 import errno
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +21,9 @@ def run_process(main: Callable[[], object], *, interrupted: str) -> None:
     Raises:
         SystemExit: with an error's own exit code, or 130 after SIGINT or SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding, or a name that is not UTF-8
+            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:  # which a shell sets for what runs in the background
             signal.signal(number, _interrupt)

@@ -1,6 +1,7 @@
 """The command line: what its commands print, write and exit with."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -209,7 +210,7 @@ def test_predictions_are_a_json_line_a_picture(folder: Path) -> None:
         save_picture(folder / "pictures" / name, painted({(1, 1): 3 + i}))
     lines = [json.loads(line) for line in call("predict", "pictures", "--model", "model", "--out", "seen").splitlines()]
     assert [[face["emotion"] for face in line["detections"]] for line in lines] == [["fear"], ["happy"]]
-    assert len(list(Path("seen").iterdir())) == 2
+    assert sorted(path.name for path in Path("seen").glob("*.jpg")) == ["a.jpg", "b.jpg"]
 
 
 def test_a_model_that_is_not_there_is_a_message_and_an_exit_code(
@@ -227,3 +228,11 @@ def test_a_misspelt_command_is_the_shells_usual_error(
     code, message = fail(monkeypatch, capsys, "pul")
     assert code == 2
     assert "pul" in message
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_help_is_printed_on_a_terminal_of_any_encoding(encoding: str) -> None:
+    command = [sys.executable, "-c", "from emotion_yolo.cli import main; main()", "pull", "--help"]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    assert b"Fetch a data set" in done.stdout
