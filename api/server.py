@@ -77,8 +77,16 @@ class Server(uvicorn.Server):
             self._ended.set()
 
     async def startup(self, sockets: Any = None) -> None:
-        """Open the port."""
-        await super().startup(sockets)
+        """Open the port.
+
+        Raises:
+            SettingsError: it cannot be opened.
+        """
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn has logged why
+            host, port = self._settings.host, self._settings.port
+            raise SettingsError(f"cannot listen on {host} port {port}; choose another with {PREFIX}PORT") from None
         # asyncio accepts as many connections in a row as may wait in the kernel. Only the former have to be few.
         for server in self.servers:
             for listener in server.sockets:

@@ -20,6 +20,9 @@ from typing import Any, ClassVar
 os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(".ultralytics").absolute()))
 os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 os.environ.setdefault("YOLO_VERBOSE", "False")
+# At import Ultralytics looks up public hosts to learn whether it may report events. Later it may download weights.
+_offline_asked = os.environ.get("YOLO_OFFLINE")
+os.environ["YOLO_OFFLINE"] = "True"
 Path(os.environ["YOLO_CONFIG_DIR"]).mkdir(parents=True, exist_ok=True)
 # Read before Ultralytics sets it to 1 where a user has not set it.
 _CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
@@ -39,6 +42,11 @@ from emotion_yolo.emotions import FACE_ID, FACE_NAME, NAMES  # noqa: E402
 from emotion_yolo.errors import ModelError  # noqa: E402
 from emotion_yolo.params import Train  # noqa: E402
 from emotion_yolo.paths import TARGETS  # noqa: E402
+
+if _offline_asked is None:
+    del os.environ["YOLO_OFFLINE"]
+else:
+    os.environ["YOLO_OFFLINE"] = _offline_asked
 
 # One DVCLive and one W&B run are the train stage's; Ultralytics' own integrations would make second ones.
 settings.update({"dvc": False, "wandb": False, "sync": False, "tensorboard": False, "mlflow": False})

@@ -89,13 +89,17 @@ def test_refuses_at_once_what_would_wait_beyond_its_deadline() -> None:
             await bench.scheduler.run([slow])
         bench.go.clear()
         tasks = []
-        with pytest.raises(Problem) as refused:
-            for number in range(100):
+        refused = None
+        while refused is None:
+            try:
                 bench.scheduler.check_room("a")
-                tasks.append(bench.ask("a", str(number)))
+            except Problem as problem:
+                refused = problem
+            else:
+                tasks.append(bench.ask("a", "picture"))
                 await asyncio.sleep(0)
-        assert refused.value.code is Code.OVERLOADED
-        assert refused.value.retry_after_s >= 1
+        assert refused.code is Code.OVERLOADED
+        assert (refused.retry_after_s or 0) >= 1
         assert 1 <= len(tasks) < 20
         bench.scheduler.check_room("b")  # its turn comes sooner
         bench.go.set()
@@ -170,9 +174,7 @@ def test_no_jobs_no_results() -> None:
     assert run(Bench().scheduler.run([])) == []
 
 
-def test_a_slow_picture_does_not_spoil_its_batch(
-    serve: Serve, photo: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_picture_does_not_spoil_its_batch(serve: Serve, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     client = serve(workers=2, deadline_s=1)
     parts = client.app.state.parts  # type: ignore[attr-defined]
     detector, first, go = parts.engine.detector, threading.Event(), threading.Event()
