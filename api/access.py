@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -12,6 +13,22 @@ from api.problems import Code, Problem
 KEY_HEADER = "x-api-key"
 
 
+def client_group(host: str) -> str:
+    """Return what stands for the client at an address: the address, or the /64 network of an IPv6 address.
+
+    A single host usually has a whole /64 to choose addresses from.
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((int(address), 64), strict=False))
+    return str(address)
+
+
 class Access:
     """Knows only the digests of the keys, so that neither logs nor dumps can hold a key."""
 
@@ -19,24 +36,22 @@ class Access:
         self._digests = [_digest(key) for key in keys]
         self._rates = rates
 
-    @property
-    def needs_key(self) -> bool:
-        """Tell whether requests have to carry a key."""
-        return bool(self._digests)
-
-    def admit(self, request: Request, count: int = 1) -> str:
-        """Name the client (`key-3`, or its address) and charge it for `count` pictures.
+    def charge(self, client: str, count: int = 1) -> None:
+        """Charge a client for `count` pictures.
 
         Raises:
-            Problem: no key, an unknown key, or too many pictures a minute.
+            Problem: too many pictures a minute.
         """
-        client = self._identify(request)
         self._rates.take(client, count)
-        return client
 
-    def _identify(self, request: Request) -> str:
+    def identify(self, request: Request) -> str:
+        """Name the client: `key-3`, or its address.
+
+        Raises:
+            Problem: no key, or an unknown one.
+        """
         if not self._digests:
-            return request.client.host if request.client else "unknown"
+            return client_group(request.client.host) if request.client else "unknown"
         given = request.headers.get(KEY_HEADER)
         if given is None:
             raise Problem(Code.UNAUTHORIZED, "this server asks for an API key; send it in the header X-API-Key")

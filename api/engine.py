@@ -1,21 +1,18 @@
-"""The model at work: a few threads behind a bounded queue.
+"""The model at work: what is done with one picture, phase by phase.
 
-jobs ── seats left? ──▶ queue ──▶ worker: decode, preprocess, inference, postprocess ──▶ Analysis
-          └ no: 503 at once            └ before each phase: is the client still there, is there time left?
+bytes ── decode ──▶ preprocess ──▶ inference ──▶ postprocess ──▶ Analysis
 """
 
-import asyncio
 import ctypes
 import gc
-import math
+import json
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeVar
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,14 +21,14 @@ from api.images import ImageLimits, Picture, decode
 from api.logs import LOGGER
 from api.metrics import Metrics
 from api.problems import Code, Problem
+from api.scheduler import Ticket
 from api.settings import Settings
-from emotion_yolo.errors import EmotionYoloError
+from emotion_yolo.errors import EmotionYoloError, ModelError
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.inference.letterbox import Letterbox
 from emotion_yolo.structures.detections import Detections
 
-T = TypeVar("T")
-Job = Callable[["Ticket"], T]
+METRICS_NAME = "metrics.json"
 
 
 class State(StrEnum):
@@ -61,51 +58,20 @@ class Analysis:
     timing_ms: dict[str, float]
 
 
-class Ticket:
-    """A request's claim to be computed for: it runs out, or its client leaves."""
-
-    def __init__(self, seconds: float) -> None:
-        self.handed_in = time.perf_counter()
-        self._deadline = self.handed_in + seconds
-        self._abandoned = False
-
-    def abandon(self) -> None:
-        """Stop the work at the next phase."""
-        self._abandoned = True
-
-    def check(self) -> None:
-        """Return if the work is still wanted.
-
-        Raises:
-            Problem: it is not.
-        """
-        if self._abandoned:
-            raise Problem(Code.CLIENT_GONE, "the request is over")
-        if time.perf_counter() > self._deadline:
-            raise _deadline_exceeded()
-
-
-def _deadline_exceeded() -> Problem:
-    return Problem(Code.DEADLINE_EXCEEDED, "no answer in time; the server is busy, try again", retry_after_s=2)
-
-
 class Engine:
-    """Loads the model, and runs jobs on it in a bounded number of threads."""
+    """Loads the model and finds faces with it. Threads may share it."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.state = State.LOADING
         self.failure: EmotionYoloError | None = None
+        self.measured: dict[str, Any] | None = None
+        """`metrics.json` of the loaded model, if it has one."""
         self._settings = settings
         self._metrics = metrics
         self._limits = ImageLimits(
             settings.max_bytes, settings.max_pixels, min_side=settings.min_side, max_side=settings.max_side
         )
         self._detector: Detector | None = None
-        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="worker")
-        self._seats = settings.workers + settings.queue
-        self._taken = 0
-        self._seat_lock = threading.Lock()
-        self._job_s = 0.05  # moving average, for Retry-After
 
     @property
     def detector(self) -> Detector:
@@ -119,34 +85,42 @@ class Engine:
         return self._detector
 
     def load(self) -> None:
-        """Load and warm the model; a failure is kept in `failure` and logged."""
+        """Load and warm the model; a failure, whatever its kind, is kept in `failure`."""
+        try:
+            self._load()
+        except EmotionYoloError as error:
+            self._fail(error)
+        except Exception as error:
+            folder = self._settings.model
+            failure = ModelError(f"{str(folder)[:200]}: the model cannot be loaded ({type(error).__name__}: {error})")
+            failure.__cause__ = error
+            self._fail(failure)
+
+    def _fail(self, failure: EmotionYoloError) -> None:
+        self.failure, self.state = failure, State.FAILED
+
+    def _load(self) -> None:
         started = time.perf_counter()
         settings = self._settings
-        try:
-            detector = Detector.load(
-                settings.model,
-                backend=settings.backend,
-                imgsz=settings.imgsz,
-                threads=settings.threads,
-                precision=settings.precision,
-            )
-        except EmotionYoloError as error:
-            self.failure, self.state = error, State.FAILED
-            LOGGER.error("the model cannot be loaded", extra={"fields": {"error": str(error)}})
-            return
+        detector = Detector.load(
+            settings.model,
+            backend=settings.backend,
+            imgsz=settings.imgsz,
+            threads=settings.threads,
+            precision=settings.precision,
+        )
+        self.measured = read_metrics(settings.model)
         greys = [np.full((height, width, 3), 114, np.uint8) for width, height in detector.canvases]
         extensions = (".jpg", ".png", ".webp")
         pairs = [(extensions[i % 3], greys[i % len(greys)]) for i in range(max(len(extensions), len(greys)))]
         files = [cv2.imencode(extension, grey)[1].tobytes() for extension, grey in pairs]
-        barrier = threading.Barrier(settings.workers)
 
-        def warm_up() -> None:
-            barrier.wait()  # so that all at once, they warm the buffers of every stream
+        def warm_up(_: int) -> None:
             for file in files:
                 detector.predict(decode(file, self._limits).pixels)
 
-        for future in [self._pool.submit(warm_up) for _ in range(settings.workers)]:
-            future.result()
+        with ThreadPoolExecutor(settings.workers) as pool:  # at once, so that they warm the buffers of every stream
+            list(pool.map(warm_up, range(settings.workers)))
         _return_memory()
         self._detector = detector
         self._metrics.model.labels(detector.spec.name, detector.spec.version).set(1)
@@ -166,75 +140,6 @@ class Engine:
         self.state = State.DRAINING
         self._metrics.ready.set(0)
 
-    def close(self) -> None:
-        """Wait for the work in flight and end the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def check_room(self, count: int = 1) -> None:
-        """Return if `count` pictures could be taken now: asked before a body is read.
-
-        Raises:
-            Problem: not loaded, or the queue is full.
-        """
-        _ = self.detector
-        if self._taken + count > self._seats:
-            wait_s = min(max(math.ceil(self._taken * self._job_s / self._settings.workers), 1), 60)
-            raise Problem(Code.OVERLOADED, "the queue is full; try again", retry_after_s=wait_s)
-
-    async def run(self, jobs: Sequence[Job[T]]) -> list[T | Problem]:
-        """Run jobs of one request; one result or refusal each, in order.
-
-        Raises:
-            Problem: there is no room for all of them, or the deadline passed.
-        """
-        with self._seat_lock:
-            self.check_room(len(jobs))
-            self._taken += len(jobs)
-        ticket = Ticket(self._settings.deadline_s)
-        futures = [self._submit(job, ticket) for job in jobs]
-        try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
-        except TimeoutError:
-            raise _deadline_exceeded() from None
-        finally:
-            ticket.abandon()
-            for future in futures:
-                future.cancel()
-
-    def _submit(self, job: Job[T], ticket: Ticket) -> Future[T | Problem]:
-        self._metrics.waiting.inc()
-        started = False
-
-        def work() -> T | Problem:
-            nonlocal started
-            started = True
-            begin = time.perf_counter()
-            self._metrics.waiting.dec()
-            self._metrics.phase_seconds.labels("queue").observe(begin - ticket.handed_in)
-            with self._metrics.running.track_inprogress():
-                try:
-                    ticket.check()
-                    return job(ticket)
-                except Problem as problem:
-                    return problem
-                except Exception:
-                    LOGGER.exception("unexpected error with a picture")
-                    return Problem(Code.INTERNAL_ERROR, "an error of this server; its log has it")
-                finally:
-                    self._job_s += 0.1 * (time.perf_counter() - begin - self._job_s)
-
-        def free_seat(_: Future[T | Problem]) -> None:
-            # Not when the request ends but when the thread is free again: a seat is room in a thread.
-            if not started:
-                self._metrics.waiting.dec()
-            with self._seat_lock:
-                self._taken -= 1
-
-        future = self._pool.submit(work)
-        future.add_done_callback(free_seat)
-        return future
-
     def analyse(self, data: bytes, options: Options, ticket: Ticket, *, whole: bool = False) -> Analysis:
         """Find the faces in a picture; call it from a job. `whole` keeps the picture's full resolution.
 
@@ -251,7 +156,9 @@ class Engine:
         raw = detector.infer(tensor)
         inferred = time.perf_counter()
         ticket.check()
-        detections = detector.postprocess(raw, in_full(box, picture), conf=options.conf)
+        detections = detector.postprocess(
+            raw, in_full(box, picture), conf=options.conf, max_faces=self._settings.max_faces
+        )
         detections = _chosen(detections, options)
         end = time.perf_counter()
         seconds = {
@@ -282,6 +189,27 @@ class Engine:
             metrics.confidence.observe(float(confidence))
             metrics.probability.observe(float(top))
             metrics.face_px.observe(float(side))
+
+
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    """Return what `metrics.json` beside an artefact says, or None where there is none that can be read."""
+    path = folder / METRICS_NAME
+    try:
+        measured = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        if not isinstance(measured, dict) or not isinstance(measured.get("split", "test"), str):
+            raise ValueError("expected an object, and text as its `split`")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        LOGGER.warning(
+            "metrics.json cannot be read; /v1/model will have no metrics", extra={"fields": {"error": str(error)}}
+        )
+        return None
+    return measured
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _return_memory() -> None:

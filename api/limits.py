@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,28 +16,68 @@ from api.problems import Code, Problem
 # connection, and the client would see that instead of the refusal.
 LINGER_S = 2.0
 _MAX_BUCKETS = 10_000
+_NO_ROOM = "the server holds as many uploads as it can; try again"
 
 
-@dataclass
 class ByteBudget:
-    """The bytes of request bodies that may be held at once, by all requests together."""
+    """The bytes of request bodies held at once by all requests together, shared fairly between clients.
 
-    limit: int
-    used: int = 0
+    A client that needs room gets it from whoever holds most, as long as that is more than it holds itself: an upload
+    that is still coming in is refused for it.
+    """
 
-    def take(self, count: int) -> None:
-        """Take `count` bytes.
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._held_by: Counter[str] = Counter()
+        self._incoming: set[Upload] = set()
+
+    def take(self, upload: "Upload", count: int) -> None:
+        """Take `count` bytes for an upload that is coming in.
 
         Raises:
             Problem: there is no room for them.
         """
-        if self.used + count > self.limit:
-            raise Problem(Code.OVERLOADED, "the server holds as many uploads as it can; try again", retry_after_s=1)
+        while self.used + count > self.limit:
+            others = [u for u in self._incoming if u.held and u.client != upload.client]
+            largest = max(others, key=lambda u: (self._held_by[u.client], u.held), default=None)
+            if largest is None or self._held_by[largest.client] <= self._held_by[upload.client] + count:
+                raise Problem(Code.OVERLOADED, _NO_ROOM, retry_after_s=1)
+            self.give_back(largest)
+            largest.refuse()
+        self._incoming.add(upload)
+        upload.held += count
         self.used += count
+        self._held_by[upload.client] += count
 
-    def give_back(self, count: int) -> None:
-        """Give `count` bytes back."""
-        self.used -= count
+    def complete(self, upload: "Upload") -> None:
+        """Note that an upload has ended: what it holds is not taken from it any more."""
+        self._incoming.discard(upload)
+
+    def give_back(self, upload: "Upload") -> None:
+        """Give back all that an upload holds."""
+        self._incoming.discard(upload)
+        self.used -= upload.held
+        self._held_by[upload.client] -= upload.held
+        if not self._held_by[upload.client]:
+            del self._held_by[upload.client]
+        upload.held = 0
+
+
+class Upload:
+    """A request's body as it comes in: its client, the bytes it holds, and a way to refuse it from outside."""
+
+    def __init__(self, client: str = "unknown") -> None:
+        self.client = client
+        self.held = 0
+        self.refused = False
+        self.timeout: asyncio.Timeout | None = None
+
+    def refuse(self) -> None:
+        """End the waiting for its next bytes, if it waits for any."""
+        self.refused = True
+        if self.timeout is not None:
+            self.timeout.reschedule(0)
 
 
 @dataclass(frozen=True)
@@ -62,7 +102,7 @@ class BodyLimits:
         try:
             await self.app(scope, body.receive, body.send)
         finally:
-            self.budget.give_back(body.held)
+            self.budget.give_back(body.upload)
 
 
 class _Body:
@@ -73,10 +113,12 @@ class _Body:
         self._complete = not self._declared and "transfer-encoding" not in headers
         self._limits = limits
         self._limit = limits.limit_of(scope["path"])
+        self._state = scope.get("state", {})
         self._receive, self._send = receive, send
         self._until: float | None = None
         self._lingers = False
-        self.held = 0
+        self._size = 0
+        self.upload = Upload()
 
     async def receive(self) -> Message:
         if self._complete:
@@ -86,19 +128,35 @@ class _Body:
         now = asyncio.get_running_loop().time()
         if self._until is None:
             self._until = now + self._limits.upload_s
+            self.upload.client = self._state.get("client", "unknown")
+        message = await self._next(min(now + self._limits.stall_s, self._until))
+        count = len(message.get("body", b""))
+        if self._size + count > self._limit:
+            raise self._too_large(self._size + count)
+        self._size += count
+        self._limits.budget.take(self.upload, count)
+        self._complete = not message.get("more_body", False)
+        if self._complete:
+            self._limits.budget.complete(self.upload)
+        return message
+
+    async def _next(self, until: float) -> Message:
+        message: Message = {}
         try:
-            async with asyncio.timeout_at(min(now + self._limits.stall_s, self._until)):
-                message = await self._receive()
+            async with asyncio.timeout_at(until) as self.upload.timeout:
+                if not self.upload.refused:
+                    message = await self._receive()
         except TimeoutError:
-            raise Problem(Code.UPLOAD_TIMEOUT, "the body came too slowly; send it again") from None
+            if not self.upload.refused:
+                raise Problem(Code.UPLOAD_TIMEOUT, "the body came too slowly; send it again") from None
+        finally:
+            self.upload.timeout = None
+        if self.upload.refused:
+            raise Problem(Code.OVERLOADED, _NO_ROOM, retry_after_s=1)
+        if (refusal := self._state.get("refusal")) is not None:  # the protocol can make no sense of what comes
+            raise refusal
         if message["type"] == "http.disconnect":
             raise Problem(Code.CLIENT_GONE, "the client left before its body was complete")
-        count = len(message.get("body", b""))
-        if self.held + count > self._limit:
-            raise self._too_large(self.held + count)
-        self._limits.budget.take(count)
-        self.held += count
-        self._complete = not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
@@ -114,6 +172,7 @@ class _Body:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _throw_away_rest(self) -> None:
+        self._limits.budget.give_back(self.upload)
         try:
             async with asyncio.timeout(LINGER_S):
                 while True:

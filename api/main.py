@@ -21,6 +21,7 @@ from api.middleware import Observe, problem_response
 from api.problems import Code, Problem
 from api.routes import annotate, detect, health, model, page
 from api.routes.deps import Parts
+from api.scheduler import Scheduler
 from api.schemas import ProblemDocument
 from api.settings import Settings, load_settings
 
@@ -42,7 +43,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = load_settings() if settings is None else settings
     metrics = Metrics()
     rates = RateLimiter(per_minute=settings.rate_per_minute, burst=settings.rate_burst)
-    parts = Parts(settings, metrics, Access(settings.keys(), rates), Engine(settings, metrics))
+    scheduler = Scheduler(metrics, workers=settings.workers, queue=settings.queue, deadline_s=settings.deadline_s)
+    parts = Parts(settings, metrics, Access(settings.keys(), rates), Engine(settings, metrics), scheduler)
     app = FastAPI(
         title="emotion-yolo",
         description=_DESCRIPTION,
@@ -50,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the address to redirect to would be made from the client's Host header
     )
     app.state.parts = parts
     app.include_router(detect.router)
@@ -73,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["content-type", "x-api-key", "x-request-id"],
             expose_headers=["retry-after", "x-request-id"],
         )
@@ -85,14 +88,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model beside the running loop, so that `/healthz` answers meanwhile."""
-    engine = app.state.parts.engine
+    engine, scheduler = app.state.parts.engine, app.state.parts.scheduler
     loading = asyncio.create_task(asyncio.to_thread(engine.load))
     try:
         yield
     finally:
         engine.drain()
         await loading
-        await asyncio.to_thread(engine.close)
+        await asyncio.to_thread(scheduler.close)
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
@@ -114,6 +117,8 @@ async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
         problem = Problem(Code.NOT_FOUND, "there is nothing under this path; /docs lists what there is")
     response = problem_response(request, problem)
     response.headers.update(error.headers or {})
+    if response.headers.get("allow") == "GET":
+        response.headers["allow"] = "GET, HEAD"  # see `Observe`
     return response
 
 

@@ -5,6 +5,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from api import logs
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -37,6 +39,8 @@ class Metrics:
         self.waiting = Gauge("emotion_queue_waiting", "Pictures that wait for a worker.", registry=registry)
         self.running = Gauge("emotion_queue_running", "Pictures that are worked on.", registry=registry)
         self.ready = Gauge("emotion_ready", "1 when the model is loaded and warm.", registry=registry)
+        lines = Gauge("emotion_log_lines_dropped", "Log lines that could not be written.", registry=registry)
+        lines.set_function(logs.dropped)
         self.model = Gauge("emotion_model_info", "The model served; always 1.", ("name", "version"), registry=registry)
         self.faces = Histogram(
             "emotion_faces_per_picture", "Faces found.", buckets=(0, 1, 2, 3, 5, 10, 20, 50, 100), registry=registry

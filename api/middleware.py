@@ -18,6 +18,8 @@ from api.problems import MEDIA_TYPE, Code, Problem
 
 # Asked every few seconds by machines: not worth a line each.
 _PROBES = {"/healthz", "/readyz", "/metrics"}
+# A label of the metrics for each of these; a client can make up any number of others.
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 SECURITY_HEADERS: Mapping[str, str] = {
@@ -54,6 +56,9 @@ class Observe:
         request_id = _request_id(scope)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        head_only = scope["method"] == "HEAD"
+        # HEAD is answered like GET, without the body (RFC 9110, 9.3.2); FastAPI has no such routes of its own.
+        inner = {**scope, "method": "GET"} if head_only else scope
         status: int | None = None
 
         async def observed_send(message: Message) -> None:
@@ -65,29 +70,34 @@ class Observe:
                 headers["server-timing"] = f"total;dur={(time.perf_counter() - started) * 1000:.1f}"
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
-                self._note(scope, status, time.perf_counter() - started)
+                self._note(inner, scope["method"], status, time.perf_counter() - started)
+            elif head_only:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self.app(scope, receive, observed_send)
+            if (refusal := state.get("refusal")) is not None:  # the protocol could not read the request
+                await problem_response(Request(inner), refusal)(inner, receive, observed_send)
+            else:
+                await self.app(inner, receive, observed_send)
         except Exception:
             LOGGER.exception("unexpected error", extra={"fields": {"request_id": request_id}})
             if status is not None:
                 raise  # half an answer is out: the server has to cut the connection
             problem = Problem(Code.INTERNAL_ERROR, "an error of this server; its log has it under this request id")
-            await problem_response(Request(scope), problem)(scope, receive, observed_send)
+            await problem_response(Request(inner), problem)(inner, receive, observed_send)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         state = scope["state"]
         route = getattr(scope.get("route"), "path", "(none)")
-        method = scope["method"] if route != "(none)" else "(any)"  # strangers' methods would each be a new series
-        self.metrics.requests.labels(route, method, str(status)).inc()
+        label = method if method in _METHODS else "(other)"
+        self.metrics.requests.labels(route, label if route != "(none)" else "(any)", str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
         if code := state.get("code"):
             self.metrics.rejections.labels(str(code)).inc()
         fields = {
             "request_id": state["request_id"],
-            "method": scope["method"][:16],
+            "method": method[:16],
             "route": route,
             "status": status,
             "ms": round(seconds * 1000, 1),

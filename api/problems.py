@@ -12,11 +12,14 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
     INVALID_PARAMETER = "invalid_parameter"
+    MALFORMED_REQUEST = "malformed_request"
+    HEAD_TOO_LARGE = "head_too_large"
     MALFORMED_BODY = "malformed_body"
     MISSING_FILE = "missing_file"
     EMPTY_FILE = "empty_file"
     TOO_MANY_FILES = "too_many_files"
     TOO_MANY_PARTS = "too_many_parts"
+    TOO_MANY_CHUNKS = "too_many_chunks"
     TOO_LARGE = "too_large"
     TOO_MANY_PIXELS = "too_many_pixels"
     BAD_DIMENSIONS = "bad_dimensions"
@@ -40,11 +43,14 @@ STATUS: dict[Code, int] = {
     Code.METHOD_NOT_ALLOWED: 405,
     Code.NOT_ACCEPTABLE: 406,
     Code.INVALID_PARAMETER: 422,
+    Code.MALFORMED_REQUEST: 400,
+    Code.HEAD_TOO_LARGE: 431,
     Code.MALFORMED_BODY: 400,
     Code.MISSING_FILE: 400,
     Code.EMPTY_FILE: 400,
     Code.TOO_MANY_FILES: 413,
     Code.TOO_MANY_PARTS: 413,
+    Code.TOO_MANY_CHUNKS: 413,
     Code.TOO_LARGE: 413,
     Code.TOO_MANY_PIXELS: 413,
     Code.BAD_DIMENSIONS: 422,

@@ -1,72 +1,33 @@
-"""The process around the application: uvicorn, told to drain on SIGTERM and to cut connections that only idle."""
+"""The process around the application: uvicorn, told when to drain, whom to disconnect, and to end in time."""
 
+import argparse
 import asyncio
+import os
+import socket
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api import logs
 from api.engine import State
 from api.main import create_app
-from api.settings import Settings, load_settings, unknown_variables
-from emotion_yolo.errors import EmotionYoloError
+from api.protocol import ConnectionLimits, GuardedProtocol
+from api.settings import PREFIX, Settings, load_settings, unknown_variables
+from emotion_yolo.errors import EmotionYoloError, SettingsError
 
+if sys.platform != "win32":
+    import resource
 
-class GuardedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, with a limit on how long a request's head and an answer's reading may take.
-
-    uvicorn 0.54 has neither: a client that sends half a head, or never reads its answer, would keep its connection.
-    """
-
-    head_s = 10.0
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first head."""
-        super().connection_made(transport)
-        self._watch_head()
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes; those of a head have to end in one before long."""
-        super().data_received(data)
-        self._watch_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
-        self._unwatch_head()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; an application that is reading that body learns that its client is gone.
-
-        uvicorn 0.54 lets it answer a second time, which ends in a traceback.
-        """
-        super().send_400_response(msg)
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, at once where its client does not read."""
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        super().timeout_keep_alive_handler()
-
-    def _watch_head(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            if self._head_timer is None:
-                self._head_timer = self.loop.call_later(self.head_s, self.transport.abort)
-        else:
-            self._unwatch_head()
-
-    def _unwatch_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+FORCED_EXIT_CODE = 1
+# Of `shutdown_s`, what is left for ending the process after the requests in flight have been cut.
+_LAST_S = 0.5
+_BACKLOG = 2048
+_OPENED_LATER = 8
 
 
 class Server(uvicorn.Server):
@@ -75,9 +36,17 @@ class Server(uvicorn.Server):
     def __init__(self, settings: Settings) -> None:
         self.app = create_app(settings)
         self.engine = self.app.state.parts.engine
-        self._drain_s = settings.drain_s
+        self._settings = settings
         self._stop_at: float | None = None
-        protocol = type("Protocol", (GuardedProtocol,), {"head_s": settings.head_s})
+        self._told_again = False
+        self._accepts, connections = _room_for_connections(settings.connections)
+        limits = ConnectionLimits(
+            connections,
+            settings.head_s,
+            read_s=settings.stall_s,
+            read_grace_s=settings.upload_s,
+            by_address=not settings.trusted_proxies,
+        )
         options: dict[str, Any] = {"forwarded_allow_ips": settings.trusted_proxies} if settings.trusted_proxies else {}
         super().__init__(
             uvicorn.Config(
@@ -85,50 +54,138 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="asyncio",
-                http=protocol,
+                http=type("Protocol", (GuardedProtocol,), {"limits": limits}),
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=bool(settings.trusted_proxies),
-                timeout_graceful_shutdown=int(settings.shutdown_s),
+                backlog=self._accepts,
+                timeout_graceful_shutdown=max(settings.shutdown_s - _LAST_S, settings.shutdown_s / 2),  # type: ignore[arg-type]
                 **options,
             )
         )
 
+    def run(self, sockets: Any = None) -> None:
+        """Serve until told to stop."""
+        self._ended = threading.Event()
+        threading.Thread(target=self._end_in_time, name="end", daemon=True).start()
+        try:
+            super().run(sockets)
+        finally:
+            self._ended.set()
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Open the port.
+
+        Raises:
+            SettingsError: it cannot be opened.
+        """
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn has logged why
+            host, port = self._settings.host, self._settings.port
+            raise SettingsError(f"cannot listen on {host} port {port}; choose another with {PREFIX}PORT") from None
+        # asyncio accepts as many connections in a row as may wait in the kernel. Only the former have to be few.
+        for server in self.servers:
+            for listener in server.sockets:
+                with socket.socket(fileno=os.dup(listener.fileno())) as duplicate:
+                    duplicate.listen(_BACKLOG)
+
     def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
-        """Drain on the first signal; on a second one, leave what is in flight.
+        """Drain on the first signal; on a second one, end at once.
 
         uvicorn's own keeps the signal and raises it again at the end, so that the process would not exit with 0.
         """
         # A signal may come anywhere, in a lock's middle too: only note it here.
-        if self._stop_at is not None:
-            self.should_exit = self.force_exit = True
+        if self._stop_at is None:
+            self._stop_at = time.monotonic() + self._settings.drain_s
         else:
-            self._stop_at = time.monotonic() + self._drain_s
+            self._told_again = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Look, ten times a second, whether to drain, to stop, or to give up on a model that cannot be loaded."""
+        """Look, ten times a second, whom to disconnect, and whether to drain, to stop, or to give up on the model."""
+        now = asyncio.get_running_loop().time()
+        for connection in tuple(self.server_state.connections):
+            connection.watch(now)  # type: ignore[union-attr]
         if self._stop_at is not None:
             if self.engine.state is not State.DRAINING:
                 self.engine.drain()
             self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
         return await super().on_tick(counter) or self.engine.failure is not None
 
+    def _end_in_time(self) -> None:
+        """End the process when it was told to stop and has not, whatever its other threads do."""
+        while not self._ended.wait(0.02 if self._stop_at else 0.1):
+            if self._stop_at is None:
+                continue
+            if self._told_again or time.monotonic() >= self._stop_at + self._settings.shutdown_s:
+                why = "a second signal came" if self._told_again else "what was in flight did not end in time"
+                logs.LOGGER.error("ending at once", extra={"fields": {"why": why, "exit_code": FORCED_EXIT_CODE}})
+                logs.flush(0.2)
+                os._exit(FORCED_EXIT_CODE)
 
-def main() -> int:
-    """Serve until told to stop; return the process's exit code."""
+
+def _room_for_connections(wanted: int) -> tuple[int, int]:
+    """Return how many connections may be accepted at once, and held, within the limit of file descriptors.
+
+    Raises:
+        SettingsError: there are too few descriptors to serve at all.
+    """
+    if sys.platform == "win32":
+        return 64, wanted
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    free = 2**20 if limit == resource.RLIM_INFINITY else limit - _OPENED_LATER - _open_descriptors()
+    # A connection that is closed to make room for another gives its descriptor back a few rounds of accepting later.
+    accepts = min(max(free // 16, 1), 64)
+    room = free - 4 * accepts
+    if room < 1:
+        raise SettingsError(f"at most {limit} files may be open, which leaves none for connections; raise `ulimit -n`")
+    if room < wanted:
+        fields = {"connections": room, "open_files": limit}
+        logs.LOGGER.warning("fewer connections than EMOTION_CONNECTIONS: too few open files", extra={"fields": fields})
+    return accepts, min(wanted, room)
+
+
+def _open_descriptors() -> int:
     try:
-        settings = load_settings()
-        logs.configure(settings.log_level)
-        for sentence in unknown_variables():
-            logs.LOGGER.warning(sentence)
-        server = Server(settings)
-        server.run()
-        if server.engine.failure is not None:
-            raise server.engine.failure
-    except EmotionYoloError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 16
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
+    """Return the settings that the command line gives; they win over variables."""
+    variables = "\n".join(
+        f"  {PREFIX}{name.upper():<18} {field.description}" for name, field in Settings.model_fields.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m api",
+        description="Serve the model over HTTP.",
+        epilog=f"environment variables, described in docs/service.md:\n{variables}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name in ("host", "port", "model"):
+        parser.add_argument(f"--{name}", help=f"instead of {PREFIX}{name.upper()}")
+    return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; return the process's exit code."""
+    given = parse_arguments(arguments)
+    with logs.json_lines():
+        try:
+            settings = load_settings(given)
+            logs.set_level(settings.log_level)
+            for sentence in unknown_variables():
+                logs.LOGGER.warning(sentence)
+            server = Server(settings)
+            server.run()
+            if server.engine.failure is not None:
+                raise server.engine.failure
+        except EmotionYoloError as error:
+            logs.LOGGER.error("cannot serve", extra={"fields": {"error": str(error), "exit_code": error.exit_code}})
+            return error.exit_code
     return 0

@@ -1,9 +1,10 @@
 """What a deployment may set, by `EMOTION_…` variables. Absurd values are refused before anything starts."""
 
 import os
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -42,6 +43,9 @@ class Settings(BaseSettings):
         default=0, description="Cores of one inference; 0 = all, fewer let several inferences run at once."
     )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="Pictures worked on at once.")
+    connections: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=512, description="Connections held at once; for one more, the one that is idle for longest is closed."
+    )
     queue: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=32, description="Pictures that may wait; more get a 503."
     )
@@ -68,8 +72,12 @@ class Settings(BaseSettings):
     )
 
     head_s: Seconds = Field(default=10, description="Seconds a client has for a request's head.")
-    stall_s: Seconds = Field(default=5, description="Seconds a sender may pause within a body.")
-    upload_s: Seconds = Field(default=30, description="Seconds a body may take.")
+    stall_s: Seconds = Field(
+        default=5, description="Seconds a client may pause while it sends a body or reads an answer."
+    )
+    upload_s: Seconds = Field(
+        default=30, description="Seconds a body may take; an answer too, unless it is read at 10 kB/s or more."
+    )
     deadline_s: Seconds = Field(default=10, description="Seconds from a body's end to its answer, for each picture.")
     drain_s: Annotated[float, Field(ge=0, le=600)] = Field(
         default=0, description="Seconds between SIGTERM (`/readyz` turns 503) and closing the port."
@@ -140,8 +148,10 @@ class Settings(BaseSettings):
         keys = [key.get_secret_value() for key in self.api_keys]
         if self.api_keys_file is not None:
             try:
+                if not self.api_keys_file.is_file():  # reading a pipe could wait forever
+                    raise OSError("it is no regular file")
                 lines = self.api_keys_file.read_text("utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError) as error:
                 raise SettingsError(f"{PREFIX}API_KEYS_FILE: {self.api_keys_file} cannot be read ({error})") from error
             found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
             if not found:
@@ -150,29 +160,32 @@ class Settings(BaseSettings):
                 )
             keys += found
         for number, key in enumerate(keys, start=1):
-            if len(key) < MIN_KEY_LENGTH or not key.isascii() or any(char.isspace() for char in key):
+            if len(key) < MIN_KEY_LENGTH or not all("!" <= char <= "~" for char in key):
                 raise SettingsError(
-                    f"API key {number} of {len(keys)}: expected at least {MIN_KEY_LENGTH} ASCII characters without "
-                    "spaces; make one with `openssl rand -hex 24`"
+                    f"API key {number} of {len(keys)}: expected at least {MIN_KEY_LENGTH} printable ASCII characters "
+                    "without spaces; make one with `openssl rand -hex 24`"
                 )
         return tuple(keys)
 
 
-def load_settings() -> Settings:
-    """Read the settings from the environment.
+def load_settings(given: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings from the environment; those in `given` win.
 
     Raises:
         SettingsError: one line for each variable that cannot be used.
     """
     try:
-        settings = Settings()
+        settings = Settings(**(given or {}))
     except ValidationError as error:
         lines = []
         for item in error.errors(include_url=False, include_input=False):
             name = f"{PREFIX}{str(item['loc'][0]).upper()}" if item["loc"] else "settings"
             lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}; correct or unset it")
         raise SettingsError("\n".join(lines)) from error
-    settings.keys()
+    if not settings.keys():
+        for name in (f"{PREFIX}API_KEYS", f"{PREFIX}API_KEYS_FILE"):
+            if name in os.environ:
+                raise SettingsError(f"{name} is set, but holds no key; unset it to serve without keys")
     return settings
 
 

@@ -3,11 +3,11 @@
 import cv2
 from fastapi import APIRouter, Depends, Request, Response
 
-from api.engine import Ticket
 from api.images import Pixels
 from api.problems import Code, Problem
 from api.routes.deps import ChosenOptions, ThisApp, admit, run_one
 from api.routes.detect import ONE_PICTURE, PICTURE_REFUSALS
+from api.scheduler import Ticket
 from api.schemas import problem_responses
 from api.uploads import read_picture
 from emotion_yolo.drawing import draw_detections

@@ -12,9 +12,10 @@ from fastapi import Depends, Query, Request, Security
 from fastapi.security import APIKeyHeader
 
 from api.access import KEY_HEADER, Access
-from api.engine import Engine, Job, Options
+from api.engine import Engine, Options
 from api.metrics import Metrics
 from api.problems import Code, Problem
+from api.scheduler import Job, Scheduler
 from api.settings import Settings
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class Parts:
     metrics: Metrics
     access: Access
     engine: Engine
+    scheduler: Scheduler
 
 
 async def parts(request: Request) -> Parts:
@@ -42,10 +44,16 @@ _documented_key = APIKeyHeader(
 )
 
 
-async def admit(request: Request, app: ThisApp, _: Annotated[str | None, Security(_documented_key)] = None) -> None:
-    """Check the key and the rate, then whether there is room: all before the body is read."""
-    request.state.client = app.access.admit(request)
-    app.engine.check_room()
+async def identify(request: Request, app: ThisApp, _: Annotated[str | None, Security(_documented_key)] = None) -> None:
+    """Check the key and name the client."""
+    request.state.client = app.access.identify(request)
+
+
+async def admit(request: Request, app: ThisApp, _: Annotated[None, Depends(identify)]) -> None:
+    """Check the rate, then whether the model is loaded and there is room: all before the body is read."""
+    app.access.charge(request.state.client)
+    _loaded = app.engine.detector
+    app.scheduler.check_room(request.state.client)
 
 
 async def options(
@@ -84,7 +92,8 @@ async def run_all(request: Request, app: Parts, jobs: Sequence[Job[T]]) -> list[
     Raises:
         Problem: the queue has no room for all, or the client left.
     """
-    return await _unless_gone(request, app.engine.run(jobs))
+    state = request.state
+    return await _unless_gone(request, app.scheduler.run(jobs, client=state.client, request_id=state.request_id))
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -26,6 +26,7 @@ _BODY = (
     Code.TOO_LARGE,
     Code.TOO_MANY_FILES,
     Code.TOO_MANY_PARTS,
+    Code.TOO_MANY_CHUNKS,
     Code.UNSUPPORTED_CONTENT_TYPE,
     Code.UPLOAD_TIMEOUT,
 )
@@ -93,7 +94,7 @@ async def detect_batch(request: Request, app: ThisApp, chosen: ChosenOptions) ->
     limits = app.settings
     uploads = await read_batch(request, max_files=limits.batch_files, max_bytes=limits.max_bytes)
     if len(uploads) > 1:
-        app.access.admit(request, len(uploads) - 1)
+        app.access.charge(request.state.client, len(uploads) - 1)
     jobs = [partial(app.engine.analyse, upload, chosen) for upload in uploads if isinstance(upload, bytes)]
     analysed = iter(await run_all(request, app, jobs))
     results = [upload if isinstance(upload, Problem) else next(analysed) for upload in uploads]

@@ -11,9 +11,11 @@ from api.schemas import Health, problem_responses
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/healthz", summary="Is the process alive?")
-async def healthz() -> Health:
-    """Answer as long as the process does; restart it when this fails."""
+@router.get("/healthz", summary="Is the process alive?", responses=problem_responses(Code.NOT_READY))
+async def healthz(app: ThisApp) -> Health:
+    """Answer as long as the process does; restart it when this fails. 503 where the model cannot be loaded."""
+    if app.engine.state is State.FAILED:
+        raise Problem(Code.NOT_READY, "the model cannot be loaded; the log says why")
     return Health(status="alive")
 
 

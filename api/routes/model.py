@@ -1,16 +1,11 @@
 """`/v1/model`: the card of the model served."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 from fastapi import APIRouter, Depends
 
 from api.problems import Code
-from api.routes.deps import ThisApp, admit
+from api.routes.deps import ThisApp, identify
 from api.schemas import ModelCard, model_name, problem_responses
 
-METRICS_NAME = "metrics.json"
 INTENDED_USE = (
     "Research and demonstration: finding faces in pictures and naming the expression that raters would see. "
     "An expression is not a feeling. Not for decisions about people; inferring emotions at work or in schools is "
@@ -23,16 +18,14 @@ router = APIRouter(prefix="/v1", tags=["model"])
 @router.get(
     "/model",
     summary="What model is this?",
-    dependencies=[Depends(admit)],
-    responses=problem_responses(
-        Code.UNAUTHORIZED, Code.RATE_LIMITED, Code.NOT_READY, Code.OVERLOADED, Code.INTERNAL_ERROR
-    ),
+    dependencies=[Depends(identify)],
+    responses=problem_responses(Code.UNAUTHORIZED, Code.NOT_READY, Code.INTERNAL_ERROR),
 )
 async def model(app: ThisApp) -> ModelCard:
     """Describe the model that answers: classes, thresholds, metrics, origin, licence, intended use."""
     detector = app.engine.detector
     spec = detector.spec
-    measured = read_metrics(app.settings.model)
+    measured = app.engine.measured
     return ModelCard.model_validate(
         {
             **model_name(spec).model_dump(),
@@ -50,12 +43,3 @@ async def model(app: ThisApp) -> ModelCard:
             "metrics": measured,
         }
     )
-
-
-def read_metrics(folder: Path) -> dict[str, Any] | None:
-    """Return what `metrics.json` beside the artefact says, or None."""
-    try:
-        measured = json.loads((folder / METRICS_NAME).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return measured if isinstance(measured, dict) else None

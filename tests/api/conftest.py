@@ -1,7 +1,6 @@
 """Builders of settings, clients and pictures. The model is the painted-cells network of `tests/builders.py`."""
 
 import io
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +14,7 @@ from starlette.testclient import TestClient
 from api.main import create_app
 from api.settings import Settings
 from emotion_yolo.structures.emotions import Emotion
+from tests.api.process import Process, Start, wait_until
 from tests.builders import COLOURS, GREY, exported_model
 
 Client = TestClient
@@ -82,14 +82,6 @@ def client(model_folder: Path) -> Iterator[TestClient]:
         yield running
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
-    """Wait for `condition`; fail if it does not come true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 def code_of(response: Any) -> str:
     """Return the code of a refusal after checking that it is one, whole."""
     assert response.headers["content-type"] == "application/problem+json"
@@ -99,3 +91,20 @@ def code_of(response: Any) -> str:
     assert body["detail"]
     assert body["request_id"] == response.headers["x-request-id"]
     return str(body["code"])
+
+
+@pytest.fixture
+def start(model_folder: Path) -> Iterator[Start]:
+    running: list[Process] = []
+
+    def begin(*arguments: str, open_files: int | None = None, **variables: str) -> Process:
+        defaults = {"EMOTION_MODEL": str(model_folder), "EMOTION_PORT": "0", "EMOTION_THREADS": "1"}
+        process = Process(defaults | variables, *arguments, open_files=open_files)
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        if process.popen.poll() is None:
+            process.popen.kill()
+            process.end()

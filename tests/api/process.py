@@ -1,26 +1,42 @@
 """The service as a process of its own, on a free port of loopback."""
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2 as httpx
 
-from tests.api.conftest import wait_until
-
 ROOT = Path(__file__).parents[2]
+
+
+def limited(open_files: int | None) -> list[str]:
+    """Return the beginning of a command that may open only so many files."""
+    return ["sh", "-c", f'ulimit -n {open_files} && exec "$@"', "sh"] if open_files else []
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    """Wait for `condition`; fail if it does not come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
 
 
 class Process:
     """A service in a process of its own, with what it printed."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], *arguments: str, open_files: int | None = None) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EMOTION_")}
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "api"],
+            [*limited(open_files), sys.executable, "-m", "api", *arguments],
             cwd=ROOT,
             env=inherited | {"PYTHONPATH": f"{ROOT / 'src'}"} | environment,
             stdout=subprocess.PIPE,
@@ -40,6 +56,11 @@ class Process:
         return "".join(self.lines)
 
     @property
+    def records(self) -> list[dict]:
+        """What it logged; every line has to be JSON."""
+        return [json.loads(line) for line in self.lines]
+
+    @property
     def port(self) -> int:
         wait_until(lambda: "running on http" in self.text or self.popen.poll() is not None)
         return int(re.search(r"127\.0\.0\.1:(\d+)", self.text)[1])  # type: ignore[index]
@@ -53,8 +74,26 @@ class Process:
         return self
 
     def end(self) -> int:
-        code = self.popen.wait(20)
+        code = self.popen.wait(60)
         self._reader.join()
         assert self.popen.stdout is not None
         self.popen.stdout.close()
         return code
+
+
+Start = Callable[..., Process]
+
+
+@contextmanager
+def connection(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        yield sock
+
+
+def read_to_the_end(sock: socket.socket) -> bytes:
+    """Return what comes until the server closes or resets the connection."""
+    received = b""
+    with suppress(ConnectionResetError, BrokenPipeError):
+        while chunk := sock.recv(65536):
+            received += chunk
+    return received

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from api.engine import Engine, Ticket
+from api.engine import Engine
 from api.problems import STATUS, Code, Problem
+from api.scheduler import Scheduler, Ticket
 from emotion_yolo.structures.emotions import NAMES
 from tests.api.conftest import HAPPY_BOX, SURPRISE_BOX, Serve, code_of, encoded, painted, wait_until
 
@@ -153,13 +154,17 @@ def engine_of(client: TestClient) -> Engine:
     return client.app.state.parts.engine  # type: ignore[attr-defined]
 
 
+def scheduler_of(client: TestClient) -> Scheduler:
+    return client.app.state.parts.scheduler  # type: ignore[attr-defined]
+
+
 def test_refuses_at_once_what_does_not_fit_into_the_queue(
     serve: Serve, photo: bytes, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve(workers=1, queue=1, batch_files=2)
     holding = Holding(engine_of(client), monkeypatch)
     held = [pool.submit(client.post, "/v1/detect", files={"file": photo}) for _ in range(2)]
-    wait_until(lambda: holding.entered == 1 and engine_of(client)._taken == 2)
+    wait_until(lambda: holding.entered == 1 and scheduler_of(client).taken == 2)
     refused = client.post("/v1/detect", files={"file": photo})
     assert (refused.status_code, code_of(refused)) == (503, "overloaded")
     assert int(refused.headers["retry-after"]) >= 1
@@ -177,9 +182,9 @@ def test_gives_up_at_the_deadline_and_frees_its_seat(
     answer = client.post("/v1/detect", files={"file": photo})
     assert (answer.status_code, code_of(answer)) == (503, "deadline_exceeded")
     assert "retry-after" in answer.headers
-    assert engine_of(client)._taken == 1  # its thread is still held
+    assert scheduler_of(client).taken == 1  # its thread is still held
     holding.go.set()
-    wait_until(lambda: engine_of(client)._taken == 0)
+    wait_until(lambda: scheduler_of(client).taken == 0)
 
 
 def test_a_ticket_ends_with_its_request_and_with_its_time() -> None:
@@ -235,7 +240,7 @@ def test_a_client_that_leaves_is_not_computed_for(
     assert sent[0]["status"] == STATUS[Code.CLIENT_GONE]
     holding.go.set()
     assert first.result().status_code == 200
-    wait_until(lambda: engine._taken == 0)
+    wait_until(lambda: scheduler_of(client).taken == 0)
     assert holding.entered == 1  # the one who left never reached the network
 
 

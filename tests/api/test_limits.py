@@ -5,7 +5,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api import limits
-from api.limits import BodyLimits, ByteBudget, RateLimiter
+from api.limits import BodyLimits, ByteBudget, RateLimiter, Upload
 from api.problems import Code, Problem
 from api.uploads import _SPARE_PARTS
 from tests.api.conftest import Serve, code_of
@@ -167,20 +167,63 @@ def test_a_sender_who_leaves_is_noticed() -> None:
     assert problem.code is Code.CLIENT_GONE
 
 
+def upload(client: str) -> Upload:
+    return Upload(client)
+
+
 def test_all_bodies_together_stay_within_the_budget() -> None:
-    budget = ByteBudget(100, used=0)
-    budget.take(60)
+    budget = ByteBudget(100)
+    first, second = upload("a"), upload("a")
+    budget.take(first, 60)
+    with pytest.raises(Problem) as refused:
+        budget.take(second, 41)
+    assert refused.value.code is Code.OVERLOADED
+    budget.take(second, 40)
+    budget.give_back(first)
+    budget.give_back(second)
+    assert budget.used == 0
 
-    async def run() -> Problem | None:
-        try:
-            return (await _run({"budget": ByteBudget(40)}, stream(b"x" * 30, b"x" * 30)))[1]
-        finally:
-            budget.give_back(60)
 
-    problem = asyncio.run(run())
+def test_whoever_holds_most_of_the_budget_loses_an_upload_to_one_who_holds_less() -> None:
+    budget = ByteBudget(100)
+    greedy = [upload("greedy") for _ in range(4)]
+    for one in greedy:
+        budget.take(one, 25)
+    budget.take(upload("modest"), 30)
+    assert [one.refused for one in greedy].count(True) == 2
+    assert budget.used == 80
+    with pytest.raises(Problem):  # as much as the other has: an equal share is all there is
+        budget.take(upload("modest"), 40)
+
+
+def test_what_is_complete_is_not_taken_away() -> None:
+    budget = ByteBudget(100)
+    complete = upload("greedy")
+    budget.take(complete, 100)
+    budget.complete(complete)
+    with pytest.raises(Problem):
+        budget.take(upload("modest"), 10)
+    assert not complete.refused
+
+
+def test_an_upload_that_has_to_go_is_refused_at_once_wherever_it_is() -> None:
+    async def run() -> tuple[Problem | None, float]:
+        budget = ByteBudget(100)
+        task = asyncio.create_task(
+            _run({"budget": budget, "stall_s": 20.0, "upload_s": 20.0}, stream(b"x" * 90, ending="stall"))
+        )
+        while budget.used < 90:
+            await asyncio.sleep(0.01)
+        other = Upload("other")
+        budget.take(other, 20)
+        begin = asyncio.get_running_loop().time()
+        budget.give_back(other)
+        _, problem = await task
+        return problem, asyncio.get_running_loop().time() - begin
+
+    problem, _ = asyncio.run(run())
     assert problem is not None
     assert problem.code is Code.OVERLOADED
-    assert budget.used == 0
 
 
 def test_a_refusal_reaches_a_client_that_is_still_sending() -> None:

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.engine import State
-from api.logs import LOGGER, JsonFormatter, configure
+from api.logs import LOGGER, JsonFormatter
 from api.main import create_app
 from api.settings import Settings
 from emotion_yolo.errors import ModelError
@@ -30,6 +30,16 @@ def lines() -> Iterator[Lines]:
     yield lambda: [json.loads(line) for line in log.getvalue().splitlines()]
     LOGGER.removeHandler(handler)
     LOGGER.setLevel(level)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/readyz", "/metrics", "/v1/model", "/openapi.json"])
+def test_head_is_answered_like_get_without_the_body(client: TestClient, path: str) -> None:
+    got, head = client.get(path), client.head(path)
+    assert head.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-type"] == got.headers["content-type"]
+    if path != "/metrics":
+        assert head.headers["content-length"] == got.headers["content-length"]
 
 
 def test_is_alive_before_it_is_ready_and_unready_while_draining(serve: Serve) -> None:
@@ -56,12 +66,11 @@ def test_asks_for_patience_while_the_model_loads(settings: Callable[..., Setting
         assert (answer.status_code, code_of(answer)) == (503, "not_ready")
 
 
-def test_a_missing_model_is_kept_as_the_reason_and_never_ready(serve: Serve, tmp_path: Path, lines: Lines) -> None:
+def test_a_missing_model_is_kept_as_the_reason_and_never_ready_nor_healthy(serve: Serve, tmp_path: Path) -> None:
     client = serve(model=tmp_path)
     failure = client.app.state.parts.engine.failure  # type: ignore[attr-defined]
     assert isinstance(failure, ModelError)
-    assert client.get("/readyz").status_code == 503
-    assert any(str(tmp_path) in line.get("error", "") for line in lines())
+    assert [client.get(path).status_code for path in ("/readyz", "/healthz")] == [503, 503]
 
 
 def test_a_damaged_model_is_refused(serve: Serve, tmp_path: Path) -> None:
@@ -81,17 +90,31 @@ def test_onnx_runtime_gives_the_same_answer(serve: Serve, client: TestClient, ph
         assert one["confidence"] == pytest.approx(two["confidence"], abs=1e-3)
 
 
-def test_the_card_tells_metrics_only_where_the_artefact_has_them(serve: Serve, tmp_path: Path) -> None:
+def test_the_card_has_the_metrics_that_lay_beside_the_model_when_it_was_loaded(serve: Serve, tmp_path: Path) -> None:
     folder = exported_model(tmp_path / "model")
+    (folder / "metrics.json").write_text('{"map50": 0.8, "split": "test"}')
     client = serve(model=folder)
     card = client.get("/v1/model").json()
-    assert (card["metrics"], card["metrics_split"]) == (None, None)
+    assert (card["metrics"], card["metrics_split"]) == ({"map50": 0.8, "split": "test"}, "test")
     assert card["licence"] == "AGPL-3.0"
     assert "Not for decisions about people" in card["intended_use"]
-    for text in ('{"map50": 0.8, "split": "test"}', "[1]", "broken"):
+    (folder / "metrics.json").write_text('{"map50": 0.9, "split": "test"}')  # of another model
+    assert client.get("/v1/model").json() == card
+
+
+@pytest.mark.parametrize("text", [None, "[1]", "broken", '{"map50": NaN}', '{"split": 3}', "[" * 100_000])
+def test_the_card_has_no_metrics_where_there_are_none_to_read(serve: Serve, tmp_path: Path, text: str | None) -> None:
+    folder = exported_model(tmp_path / "model")
+    if text is not None:
         (folder / "metrics.json").write_text(text)
-        card = client.get("/v1/model").json()
-        assert card["metrics"] == ({"map50": 0.8, "split": "test"} if text.startswith("{") else None)
+    answer = serve(model=folder).get("/v1/model")
+    assert answer.status_code == 200
+    assert (answer.json()["metrics"], answer.json()["metrics_split"]) == (None, None)
+
+
+def test_the_card_costs_no_picture_of_the_rate(serve: Serve) -> None:
+    client = serve(rate_per_minute=1, rate_burst=1, batch_files=1)
+    assert [client.get("/v1/model").status_code for _ in range(3)] == [200, 200, 200]
 
 
 def test_counts_what_it_saw(serve: Serve, photo: bytes) -> None:
@@ -158,13 +181,38 @@ def test_an_error_in_a_route_is_logged_with_its_id_and_answered_without_its_text
     serve: Serve, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve()
-    monkeypatch.setattr("api.routes.model.read_metrics", lambda _: 1 / 0)
+    monkeypatch.setattr("api.routes.model.model_name", lambda _: 1 / 0)
     answer = client.get("/v1/model")
     assert (answer.status_code, code_of(answer)) == (500, "internal_error")
     assert "ZeroDivision" not in answer.text
     (line,) = [line for line in lines() if line["level"] == "error"]
     assert line["request_id"] == answer.headers["x-request-id"]
     assert "ZeroDivisionError" in line["exception"]
+
+
+def test_an_error_with_a_picture_is_logged_with_the_id_of_its_request(
+    serve: Serve, photo: bytes, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve()
+    monkeypatch.setattr(client.app.state.parts.engine.detector, "preprocess", lambda _: 1 / 0)  # type: ignore[attr-defined]
+    answer = client.post("/v1/detect", files={"file": photo})
+    assert (answer.status_code, code_of(answer)) == (500, "internal_error")
+    (line,) = [line for line in lines() if line["level"] == "error"]
+    assert line["request_id"] == answer.headers["x-request-id"]
+    assert "ZeroDivisionError" in line["exception"]
+
+
+def test_shortage_of_memory_is_a_reason_to_try_again(
+    serve: Serve, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(_: object) -> None:
+        raise MemoryError
+
+    client = serve()
+    monkeypatch.setattr(client.app.state.parts.engine.detector, "infer", no_memory)  # type: ignore[attr-defined]
+    answer = client.post("/v1/detect", files={"file": photo})
+    assert (answer.status_code, code_of(answer)) == (503, "overloaded")
+    assert "retry-after" in answer.headers
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/model", "/nothing", "/"])
@@ -177,12 +225,28 @@ def test_every_answer_carries_security_headers(client: TestClient, path: str) ->
     assert "server" not in headers
 
 
+def test_a_path_with_a_slash_too_many_is_not_found(client: TestClient) -> None:
+    for path in ("/v1/detect/", "/healthz/"):
+        answer = client.get(path, headers={"host": "evil.example"}, follow_redirects=False)
+        assert (answer.status_code, code_of(answer)) == (404, "not_found")
+
+
+def test_methods_of_any_name_are_one_series_of_the_metrics(serve: Serve) -> None:
+    client = serve()
+    for number in range(20):
+        client.request(f"ODD{number}", "/healthz")
+    text = client.get("/metrics").text
+    assert 'emotion_http_requests_total{method="(other)",route="/healthz",status="405"} 20.0' in text
+    assert "ODD" not in text
+
+
 def test_unknown_paths_and_methods_are_problems(client: TestClient) -> None:
     answer = client.get("/nothing")
     assert (answer.status_code, code_of(answer)) == (404, "not_found")
     answer = client.get("/v1/detect")
     assert (answer.status_code, code_of(answer)) == (405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
+    assert client.post("/v1/model").headers["allow"] == "GET, HEAD"
 
 
 def test_cors_is_off_by_default_and_on_for_named_origins(serve: Serve) -> None:
@@ -192,19 +256,3 @@ def test_cors_is_off_by_default_and_on_for_named_origins(serve: Serve) -> None:
     assert client.options("/v1/detect", headers=asking).headers["access-control-allow-origin"] == asking["origin"]
     other = client.options("/v1/detect", headers=asking | {"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
-
-
-def test_logging_goes_to_stdout_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    loggers = [logging.getLogger(name) for name in (LOGGER.name, "uvicorn", "uvicorn.error", "py.warnings")]
-    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
-    try:
-        configure("warning")
-        LOGGER.info("too quiet")
-        logging.getLogger("uvicorn.error").warning("it is %s", "loud")
-    finally:
-        logging.captureWarnings(False)
-        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
-            logger.handlers, logger.propagate = handlers, propagate
-            logger.setLevel(level)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert json.loads(line)["event"] == "it is loud"

@@ -5,8 +5,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2 as httpx
@@ -16,7 +16,7 @@ from api.engine import State
 from api.server import Server, main
 from api.settings import load_settings
 from tests.api.conftest import wait_until
-from tests.api.process import ROOT, Process
+from tests.api.process import ROOT, Process, Start, connection, read_to_the_end
 
 FORBIDDEN = (
     "torch",
@@ -31,8 +31,6 @@ FORBIDDEN = (
     "onnx",
 )
 
-Start = Callable[..., Process]
-
 
 @pytest.fixture(scope="module")
 def running(model_folder: Path) -> Iterator[Process]:
@@ -41,29 +39,6 @@ def running(model_folder: Path) -> Iterator[Process]:
     yield process
     process.popen.kill()
     process.end()
-
-
-@pytest.fixture
-def start(model_folder: Path) -> Iterator[Start]:
-    running: list[Process] = []
-
-    def begin(**variables: str) -> Process:
-        defaults = {"EMOTION_MODEL": str(model_folder), "EMOTION_PORT": "0", "EMOTION_THREADS": "1"}
-        process = Process(defaults | variables)
-        running.append(process)
-        return process
-
-    yield begin
-    for process in running:
-        if process.popen.poll() is None:
-            process.popen.kill()
-            process.end()
-
-
-@contextmanager
-def connection(port: int) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
-        yield sock
 
 
 def test_serves_logs_json_and_exits_0_on_sigterm(start: Start, photo: bytes) -> None:
@@ -144,15 +119,6 @@ def test_exits_with_the_code_of_what_is_wrong(start: Start, tmp_path: Path) -> N
 def test_warns_of_variables_it_does_not_know(start: Start) -> None:
     process = start(EMOTION_QUEU="3")
     wait_until(lambda: "did you mean EMOTION_QUEUE?" in process.text)
-
-
-def read_to_the_end(sock: socket.socket) -> bytes:
-    """Return what comes until the server closes or resets the connection."""
-    received = b""
-    with suppress(ConnectionResetError, BrokenPipeError):
-        while chunk := sock.recv(65536):
-            received += chunk
-    return received
 
 
 def test_cuts_a_connection_that_sends_no_whole_head(start: Start) -> None:
@@ -278,33 +244,14 @@ def test_drains_within_its_own_process_as_well(model_folder: Path, monkeypatch: 
     assert not server.force_exit
 
 
-def test_a_second_signal_leaves_what_is_in_flight(
-    model_folder: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EMOTION_MODEL", str(model_folder))
-    monkeypatch.setenv("EMOTION_PORT", "0")
-    server = Server(load_settings())
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started and server.engine.state is State.READY)
-    with connection(server.servers[0].sockets[0].getsockname()[1]) as sock:
-        sock.sendall(b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 999\r\n\r\nx")
-        wait_until(lambda: bool(server.server_state.tasks))
-        server.handle_exit(signal.SIGTERM, None)
-        server.handle_exit(signal.SIGTERM, None)
-        thread.join(20)
-        assert not thread.is_alive()
-
-
 def test_main_returns_the_code_of_what_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("api.logs.configure", lambda _: None)
     monkeypatch.setenv("EMOTION_PORT", "0")
     monkeypatch.setenv("EMOTION_UNHEARD_OF", "1")
     monkeypatch.setenv("EMOTION_MODEL", str(tmp_path))
-    assert main() == 11
-    assert "no exported model there" in capsys.readouterr().err
+    assert main([]) == 11
+    assert "no exported model there" in capfd.readouterr().out
     monkeypatch.setenv("EMOTION_PORT", "x")
-    assert main() == 14
-    assert "EMOTION_PORT" in capsys.readouterr().err
+    assert main([]) == 14
+    assert "EMOTION_PORT" in capfd.readouterr().out

@@ -13,11 +13,19 @@ from pathlib import Path
 os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(".ultralytics").absolute()))
 os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 os.environ.setdefault("YOLO_VERBOSE", "False")
+# At import, Ultralytics looks up public hosts to learn whether it may report events. Later it may download weights.
+_offline_asked = os.environ.get("YOLO_OFFLINE")
+os.environ["YOLO_OFFLINE"] = "True"
 Path(os.environ["YOLO_CONFIG_DIR"]).mkdir(parents=True, exist_ok=True)
 # Read before Ultralytics sets OMP_NUM_THREADS to 1 where a user has not set it.
 CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 from ultralytics import settings  # noqa: E402
+
+if _offline_asked is None:
+    del os.environ["YOLO_OFFLINE"]
+else:
+    os.environ["YOLO_OFFLINE"] = _offline_asked
 
 # One DVCLive and one W&B run belong to the train stage; Ultralytics' own integrations would start second ones.
 settings.update({"dvc": False, "wandb": False, "sync": False, "tensorboard": False, "mlflow": False})
