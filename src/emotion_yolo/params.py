@@ -219,6 +219,27 @@ class Params(_Section):
     classifier: Classifier
 
 
+MODEL_PARAMS: dict[str, Literal["weights", "detector", "classifier"]] = {
+    "prepare.localise.detector": "detector",
+    "prepare.teacher.detector": "detector",
+    "prepare.teacher.classifier": "classifier",
+    "train.weights": "weights",
+}
+"""Params that name a model which a stage of the graph reads, and the kind of each; deps in dvc.yaml."""
+
+
+def named_models(params: Params) -> dict[str, Path]:
+    """Return the path of each model that params name, by param."""
+    named = {}
+    for param in MODEL_PARAMS:
+        value: Any = params
+        for key in param.split("."):
+            value = getattr(value, key)
+        if path := model_path(value):
+            named[param] = path
+    return named
+
+
 _RENAMED = {
     "prepare.twin_distance": "prepare.near_duplicate_distance",
     "prepare.teacher.crop_model": "prepare.teacher.classifier",

@@ -8,17 +8,9 @@ import yaml
 from pydantic import ValidationError
 
 from emotion_yolo.errors import ParamsError
-from emotion_yolo.params import Params, load_yaml, validation_lines
+from emotion_yolo.params import MODEL_PARAMS, Params, load_yaml, validation_lines
 from emotion_yolo.paths import CLASSIFIER, DATA_PIN, INPUTS, NO_MODEL, PARAMS, PHASES, WEIGHTS_NAME
 from emotion_yolo.recipes.recipe import Phase, Product, Recipe, phase_params, recipe_path
-
-MODEL_PARAMS: dict[str, Product] = {
-    "prepare.localise.detector": "detector",
-    "prepare.teacher.detector": "detector",
-    "prepare.teacher.classifier": "classifier",
-    "train.weights": "weights",
-}
-"""Params that name a model, and the kind of model that each takes."""
 
 _FILES: dict[Product, str] = {"weights": WEIGHTS_NAME, "detector": ".", "classifier": CLASSIFIER.name}
 

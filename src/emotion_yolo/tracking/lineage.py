@@ -8,7 +8,7 @@ import yaml
 
 from emotion_yolo.errors import SourceError
 from emotion_yolo.inference.artefact import Lineage, read_spec, sha256_of
-from emotion_yolo.params import Params, model_path
+from emotion_yolo.params import Params, named_models
 
 _SECTIONS = {"prepare", "train", "export"}
 
@@ -26,18 +26,11 @@ def collect(params: Params, *, weights: Path, pin: Path) -> Lineage:
 
 def input_digests(params: Params) -> dict[str, str]:
     """Return the SHA-256 of each model that params name, by param: of a file, or of an exported detector's network."""
-    named = {
-        "prepare.localise.detector": params.prepare.localise.detector,
-        "prepare.teacher.detector": params.prepare.teacher.detector,
-        "prepare.teacher.classifier": params.prepare.teacher.classifier,
-        "train.weights": params.train.weights,
-    }
     digests = {}
-    for param, value in named.items():
-        path = model_path(value)
-        if path and path.is_dir():
+    for param, path in named_models(params).items():
+        if path.is_dir():
             digests[param] = read_spec(path).files["onnx"].sha256
-        elif path and path.is_file():  # Ultralytics takes names of its own besides
+        elif path.is_file():  # Ultralytics knows names of its own besides
             digests[param] = sha256_of(path)
     return digests
 
