@@ -26,7 +26,6 @@ from emotion_yolo.recipes.checking import check_recipe
 from emotion_yolo.recipes.inputs import parse_given, place_inputs
 from emotion_yolo.recipes.recipe import Phase, Recipe, dump_params, load_recipe, phase_params, recipe_path
 from emotion_yolo.recipes.workspace import State, Workspace
-from emotion_yolo.sources.pin import cache_folder
 from emotion_yolo.tracking.lineage import git_revision, uncommitted
 
 Say = Callable[[str], None]
@@ -64,7 +63,7 @@ def run_recipe(name: str, *, root: Path, given: list[str], restart: bool, say: S
         digest = hashlib.sha256((root / recipe_path(name)).read_bytes()).hexdigest()
         state = workspace.read_state() or State(revision=revision, recipe=digest)
         _refuse_another_run(state, revision, digest, workspace)
-        workspace.create(root, cache=cache_folder(root))
+        workspace.create(root)
         workspace.write_state(state)
         place_inputs(recipe.inputs, paths, folder=workspace.project / INPUTS, root=root)
         base = load_yaml(root / PARAMS)

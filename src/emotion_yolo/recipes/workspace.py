@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emotion_yolo.errors import RecipeError
 from emotion_yolo.paths import DATA_PIN, PARAMS
+from emotion_yolo.sources.pin import cache_folder
 
 _TICK = 300.0  # s between two calls of `on_tick`
 
@@ -99,8 +100,8 @@ class Workspace:
         part.write_text(state.model_dump_json(indent=2) + "\n", "utf-8")
         part.replace(self._state)
 
-    def create(self, source: Path, *, cache: Path) -> None:
-        """Clone the commit that is checked out in `source`, and check out its data from DVC's `cache`.
+    def create(self, source: Path) -> None:
+        """Clone the commit that is checked out in `source`, and check out its data from the DVC cache of both.
 
         Raises:
             RecipeError: the pinned data are not in the cache.
@@ -111,21 +112,22 @@ class Workspace:
         shutil.rmtree(part, ignore_errors=True)
         subprocess.run(["git", "clone", "-q", source.absolute(), part], check=True)
         subprocess.run(["git", "checkout", "-q", "--detach"], cwd=part, check=True)
+        cache = cache_folder(source).parents[1]  # DVC 3 keeps what it hashes in files/md5 of cache.dir
         local = source / ".dvc/config.local"
         if local.is_file():  # remotes' credentials, cache.type
             shutil.copyfile(local, part / ".dvc/config.local")
         dvc = [sys.executable, "-m", "dvc"]
-        for setting in (["cache.dir", str(cache.absolute())], ["core.autostage", "false"]):
+        for setting in (["cache.dir", str(cache)], ["core.autostage", "false"]):
             subprocess.run([*dvc, "config", "--local", *setting], cwd=part, check=True, env=self._environment)
         # An import of a folder of the project, such as the sample, is brought in by the graph itself.
         imported = "deps:" in (part / DATA_PIN).read_text("utf-8")
         done = subprocess.run(
-            [*dvc, "checkout", "-q", DATA_PIN.name], cwd=part, env=self._environment, capture_output=True, text=True
+            [*dvc, "checkout", DATA_PIN.name], cwd=part, env=self._environment, capture_output=True, text=True
         )
         if done.returncode and not imported:
             raise RecipeError(
-                f"{DATA_PIN}: its data are not in {cache}: {done.stderr.strip()}; run `dvc pull`, or "
-                "`emotion-yolo pull` the sets again and commit data.dvc"
+                f"{DATA_PIN}: its data are not in {cache}; run `dvc pull`, or `emotion-yolo pull` the sets again and "
+                f"commit {DATA_PIN}"
             )
         part.rename(self.project)
 
