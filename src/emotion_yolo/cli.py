@@ -1,6 +1,7 @@
 """The command line: `emotion-yolo --help`."""
 
 import json
+import time
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from emotion_yolo import paths
+from emotion_yolo.errors import ParamsError, RecipeError
 from emotion_yolo.process import run_process
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -119,46 +121,80 @@ def predict(
 
 
 @app.command("train-classifier")
-def classifier(
-    face_weights: Annotated[Path, typer.Argument(help="the folder `model` of face-api.js")],
-    out: Annotated[Path, typer.Option(help="ONNX file to write")] = paths.CLASSIFIER,
-    epochs: Annotated[int, typer.Option(min=1, help="passes over the train crops")] = 12,
-) -> None:
-    """Train a network that names the expressions of single crops, for prepare.teacher.classifier; resumes."""
+def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = paths.CLASSIFIER) -> None:
+    """Train a network that names the expressions of single crops, for prepare.teacher.classifier; resumes.
+
+    Its settings are the section `classifier` of params.yaml.
+    """
     from emotion_yolo.data.prepared import read_crops
     from emotion_yolo.expression.face_net import read_face_weights
     from emotion_yolo.expression.training import Crops, export_classifier, fingerprint, train_classifier
+    from emotion_yolo.params import load_params, model_path
 
-    weights = read_face_weights(face_weights)
+    params = load_params().classifier
+    if (folder := model_path(params.weights)) is None:
+        raise ParamsError("classifier.weights names no model; set it to the folder `model` of @vladmandic/face-api")
+    weights = read_face_weights(folder)
     train, valid = (Crops.read(read_crops(paths.PREPARED, split)) for split in ("train", "valid"))
     typer.echo(f"{len(train.emotions):,} train crops, {len(valid.emotions):,} valid crops", err=True)
-    checkpoint = paths.CHECKPOINTS / f"classifier-{fingerprint(train, weights, epochs=epochs)}.pt"
+    checkpoint = paths.CHECKPOINTS / f"classifier-{fingerprint(train, weights, params)}.pt"
+    if checkpoint.is_file():
+        typer.echo(f"resuming from {checkpoint}", err=True)
+    start, first = time.monotonic(), 0
+
+    def report_epoch(epoch: int, loss: float, top1: float) -> None:
+        nonlocal first
+        first = first or epoch
+        left = (time.monotonic() - start) / (epoch - first + 1) * (params.epochs - epoch)
+        line = f"epoch {epoch} of {params.epochs}: loss {loss:.3f}, valid top-1 {top1:.3f}"
+        typer.echo(f"{line}, about {left / 60:.0f} min left", err=True)
+
     net, temperature = train_classifier(
-        train, valid, weights=weights, epochs=epochs, checkpoint=checkpoint,
-        on_epoch=lambda epoch, loss, top1: typer.echo(
-            f"epoch {epoch} of {epochs}: loss {loss:.3f}, valid top-1 {top1:.3f}", err=True
-        ),
-    )  # fmt: skip
+        train, valid, params, weights=weights, checkpoint=checkpoint, on_epoch=report_epoch
+    )
     export_classifier(net, temperature, out)
     checkpoint.unlink()
     typer.echo(f"{out}: written, temperature {temperature:.3f}; name it in prepare.teacher.classifier")
 
 
 @app.command()
-def release(out: Annotated[Path, typer.Argument(help="folder to write")] = paths.RELEASE) -> None:
+def release(
+    out: Annotated[Path, typer.Argument(help="folder to write")] = paths.RELEASE,
+    recipe: Annotated[
+        str | None, typer.Option(help="train it by configs/recipes/NAME.yaml first; resumes where it was interrupted")
+    ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--input", help="NAME=PATH of a model that the recipe starts from; repeatable")
+    ] = None,
+    restart: Annotated[bool, typer.Option(help="leave what an earlier run of the recipe has done")] = False,
+) -> None:
     """Make the trained, exported and evaluated model the release: served, fine-tuned from and localised with."""
     from emotion_yolo.release import make_release
 
+    project, made_by, comparison = Path(), None, list[str]()
+    if recipe:
+        from emotion_yolo.recipes.running import compare, run_recipe
+
+        finished = run_recipe(
+            recipe, root=Path(), given=given or [], restart=restart,
+            say=lambda text: typer.echo(f"{recipe}: {text}", err=True),
+        )  # fmt: skip
+        project, made_by, comparison = finished.project, (str(finished.path), finished.revision), compare(finished)
+    elif given or restart:
+        raise RecipeError("--input and --restart are of a recipe; name it with --recipe")
     files = make_release(
-        weights=paths.TRAINED / paths.WEIGHTS_NAME,
-        export=paths.EXPORT,
-        report=paths.EVALUATE_REPORT,
-        metrics=paths.METRICS,
+        weights=project / paths.TRAINED / paths.WEIGHTS_NAME,
+        export=project / paths.EXPORT,
+        report=project / paths.EVALUATE_REPORT,
+        metrics=project / paths.METRICS,
         pictures=sorted((paths.SAMPLE / "scenes" / "images").glob("*.jpg"))[:_EXAMPLES],
         out=out,
+        recipe=made_by,
     )
     for path in files:
         typer.echo(f"{path.stat().st_size:>12,}  {path}")
+    for line in comparison:
+        typer.echo(line)
 
 
 def main() -> None:

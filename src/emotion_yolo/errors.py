@@ -87,3 +87,9 @@ class SettingsError(EmotionYoloError):
     """An `EMOTION_…` variable of the service that cannot be used."""
 
     exit_code = 14
+
+
+class RecipeError(EmotionYoloError):
+    """A recipe that cannot be run here, or a step of it that failed."""
+
+    exit_code = 15

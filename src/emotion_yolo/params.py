@@ -6,19 +6,29 @@ at any depth, and would give one value's outs for another's.
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emotion_yolo.errors import ParamsError
-from emotion_yolo.paths import PARAMS
+from emotion_yolo.paths import NO_MODEL, PARAMS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Pixels = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
 Count = Annotated[int, Field(ge=0)]
+
+
+Model = Annotated[str, Field(min_length=1)]
+"""Path of a model that a stage reads. It is a dependency in dvc.yaml, where DVC needs a path that exists: `NO_MODEL`
+stands for none."""
+
+
+def model_path(value: str) -> Path | None:
+    """Return the path that a param of type `Model` names, or None where it names `NO_MODEL`."""
+    return None if Path(value) == NO_MODEL else Path(value)
 
 
 class _Section(BaseModel):
@@ -28,7 +38,7 @@ class _Section(BaseModel):
 class Localise(_Section):
     """How full-frame boxes become tight ones."""
 
-    detector: str
+    detector: Model
     imgsz: Pixels
     conf: Share
     not_found: Literal["typical", "drop"]
@@ -38,15 +48,16 @@ class Localise(_Section):
 class Teacher(_Section):
     """Whose soft labels of expressions are trained on beside the labels."""
 
-    detector: str
+    detector: Model
     imgsz: Pixels
-    classifier: str
+    classifier: Model
+    classifier_share: Share
     crops: Share
     min_face: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
     def _a_classifier_speaks_beside_a_detector(self) -> Self:
-        if self.classifier and not self.detector:
+        if model_path(self.classifier) and not model_path(self.detector):
             raise ValueError(
                 f"classifier is {self.classifier!r} without a detector, which finds the faces to ask about"
             )
@@ -95,7 +106,7 @@ class Prepare(_Section):
 class Train(_Section):
     """Fine-tuning; what is not in `yolo.OURS` is Ultralytics' own argument."""
 
-    weights: str
+    weights: Model
     wise_ft_alpha: Annotated[float, Field(gt=0, le=1)]
     epochs: Annotated[int, Field(ge=1)]
     imgsz: Pixels
@@ -160,6 +171,43 @@ class Tracking(_Section):
     project: str
 
 
+class Classifier(_Section):
+    """Training of the expression classifier, which can teach the detector."""
+
+    weights: Model
+    epochs: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    lr: Positive
+    head_lr: Positive
+    lrf: Share
+    warmup_steps: Annotated[int, Field(ge=1)]
+    weight_decay: NonNegative
+    grad_clip: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    mixup: Share
+    mixup_alpha: Positive
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    ema_warmup: Count
+    norm_crops: Annotated[int, Field(ge=1)]
+    degrees: Annotated[float, Field(ge=0, le=180)]
+    translate: Share
+    scale: Annotated[float, Field(ge=0, lt=1)]
+    aspect: Annotated[float, Field(ge=0, lt=1)]
+    fliplr: Share
+    brightness: Share
+    colour_cast: Share
+    contrast: Share
+    saturation: Share
+    greyscale: Share
+    coarse: Share
+    coarse_sides: list[Annotated[int, Field(ge=8, le=96)]]
+    erase: Share
+    erase_sides: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    amp: Literal["auto", "bf16", "fp32"]
+    seed: Count
+
+
 class Params(_Section):
     """All of `params.yaml`."""
 
@@ -168,6 +216,28 @@ class Params(_Section):
     export: Export
     evaluate: Evaluate
     tracking: Tracking
+    classifier: Classifier
+
+
+MODEL_PARAMS: dict[str, Literal["weights", "detector", "classifier"]] = {
+    "prepare.localise.detector": "detector",
+    "prepare.teacher.detector": "detector",
+    "prepare.teacher.classifier": "classifier",
+    "train.weights": "weights",
+}
+"""Params that name a model which a stage of the graph reads, and the kind of each; deps in dvc.yaml."""
+
+
+def named_models(params: Params) -> dict[str, Path]:
+    """Return the path of each model that params name, by param."""
+    named = {}
+    for param in MODEL_PARAMS:
+        value: Any = params
+        for key in param.split("."):
+            value = getattr(value, key)
+        if path := model_path(value):
+            named[param] = path
+    return named
 
 
 _RENAMED = {
@@ -197,6 +267,20 @@ for _initial in "yYnNoO":  # of yes, no, on and off; true and false stay boolean
     ]
 
 
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file by the rules of params.yaml.
+
+    Raises:
+        ParamsError: no such file, or no YAML.
+    """
+    try:
+        return yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from error
+
+
 def load_params(path: Path = PARAMS) -> Params:
     """Read and check `params.yaml`.
 
@@ -204,25 +288,26 @@ def load_params(path: Path = PARAMS) -> Params:
         ParamsError: no such file, no YAML, an unknown or missing key, a value of another type or out of range; one
             line a finding, each with the key's full name.
     """
-    try:
-        raw = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: not valid YAML: {error}") from error
+    raw = load_yaml(path)
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        lines = []
-        for item in error.errors(include_url=False):
-            key = ".".join(map(str, item["loc"])) or "(top level)"
-            match item["type"]:
-                case "extra_forbidden" if key in _RENAMED:
-                    lines.append(f"{path}: {key}: this is now {_RENAMED[key]}; rename it")
-                case "extra_forbidden":
-                    lines.append(f"{path}: {key}: unknown key; check its spelling, the known ones are in params.py")
-                case "missing":
-                    lines.append(f"{path}: {key}: missing; add it")
-                case _:
-                    lines.append(f"{path}: {key}: got {item['input']!r}: {item['msg']}; correct the value")
-        raise ParamsError("\n".join(lines)) from error
+        raise ParamsError("\n".join(validation_lines(error, path))) from error
+
+
+def validation_lines(error: ValidationError, path: Path, *, prefix: str = "") -> list[str]:
+    """Return a line for each finding in `path`: the key's full name, what was got, what to do."""
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(map(str, item["loc"])) or "(top level)"
+        match item["type"]:
+            case "extra_forbidden" if key in _RENAMED:
+                text = f"this is now {_RENAMED[key]}; rename it"
+            case "extra_forbidden":
+                text = "unknown key; check its spelling"
+            case "missing":
+                text = "missing; add it"
+            case _:
+                text = f"got {item['input']!r}: {item['msg']}; correct the value"
+        lines.append(f"{path}: {prefix}{key}: {text}")
+    return lines

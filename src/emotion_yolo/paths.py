@@ -4,6 +4,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 CARDS = Path("configs/datasets")
+RECIPES = Path("configs/recipes")
 
 DATA = Path("data")
 DATA_PIN = Path("data.dvc")
@@ -21,6 +22,12 @@ EXPORT = Path("models/export")
 RELEASE = Path("models/release")
 WEIGHTS_NAME = "weights.pt"
 CLASSIFIER = Path("models/classifier.onnx")
+NO_MODEL = Path("models/none")
+"""Named in params.yaml where no model is wanted: a path that exists, because DVC takes no empty dependency."""
+
+# In the clone that a recipe runs in: models it was given, and what its phases hand on.
+INPUTS = Path("models/inputs")
+PHASES = Path("models/phases")
 
 REPORTS = Path("reports")
 PREPARE_REPORT = REPORTS / "prepare"
@@ -34,4 +41,5 @@ RUN = TRAIN_REPORT / "run.json"
 # Not outs: an out is deleted before its stage runs, and a checkpoint has to outlive that to be resumed from.
 CHECKPOINTS = Path(".checkpoints")
 DOWNLOADS = Path(".downloads")
+RECIPE_RUNS = Path(".recipes")
 WANDB = Path(".wandb")

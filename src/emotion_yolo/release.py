@@ -19,7 +19,14 @@ _EXAMPLE = "example.jpg"
 
 
 def make_release(
-    *, weights: Path, export: Path, report: Path, metrics: Path, pictures: Sequence[Path], out: Path
+    *,
+    weights: Path,
+    export: Path,
+    report: Path,
+    metrics: Path,
+    pictures: Sequence[Path],
+    out: Path,
+    recipe: tuple[str, str] | None = None,
 ) -> list[Path]:
     """Copy a trained, exported and evaluated model into `out`, replacing what is there; returns its files.
 
@@ -27,10 +34,20 @@ def make_release(
     the report's own contact sheet, of faces whose licence may forbid to publish them; `example.jpg` shows the model's
     answers to `pictures` instead, which have to be free. The card lists what is there.
 
+    `recipe` is the file it was made by and the commit that file is of. It takes the place of the commit in the clone
+    that the recipe ran in, whose params.yaml follows from both.
+
     Raises:
-        ModelError: something of it is missing, the evaluation is of another export, or it is too large for git.
+        ModelError: something of it is missing, it was made from uncommitted changes, the evaluation is of another
+            export, or it is too large for git.
     """
     spec = read_spec(export)
+    revision = spec.lineage.revision
+    if revision.endswith("-dirty") or revision == "unknown":
+        raise ModelError(
+            f"{export}: made from uncommitted changes (revision {revision}), which nobody could make it from again; "
+            "commit them, `dvc repro --force --single-item export`, then `dvc repro`"
+        )
     sources = [weights, export / spec.files["onnx"].path, metrics, report / _CARD]
     if missing := [str(path) for path in (*sources, *pictures) if not path.is_file()]:
         raise ModelError(f"{', '.join(missing)}: missing; a release is made after `dvc repro` has run to its end")
@@ -46,7 +63,12 @@ def make_release(
     for path in sources:
         shutil.copyfile(path, out / path.name)
     served = describe(out / spec.files["onnx"].path)
-    write_spec(out, spec.model_copy(update={"files": {"onnx": served}}))
+    lineage = spec.lineage
+    if recipe:
+        file, commit = recipe
+        lineage = lineage.model_copy(update={"recipe": file, "revision": commit})
+        card = card.replace(f"`{revision}` (git)", f"`{commit}` (git), recipe `{file}`")
+    write_spec(out, spec.model_copy(update={"files": {"onnx": served}, "lineage": lineage}))
     released = list_files([served, describe(out / weights.name)])
     (out / _CARD).write_text(card.replace(list_files(spec.files.values()), released), "utf-8")
     if pictures:

@@ -13,12 +13,12 @@ import yaml
 from pydantic import BaseModel
 
 from emotion_yolo import paths
-from emotion_yolo.params import Params
+from emotion_yolo.params import MODEL_PARAMS, Params
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = ("prepare", "train", "export", "evaluate")
-WITHOUT_STAGE = {"tracking"}
-"""Sections of params.yaml that change no out, so that no stage runs again for them."""
+WITHOUT_STAGE = {"tracking", "classifier"}
+"""Sections of params.yaml that no stage depends on: they change no out, or are of a command beside the graph."""
 
 
 def graph() -> dict[str, Any]:
@@ -27,8 +27,16 @@ def graph() -> dict[str, Any]:
 
 
 def paths_of(entries: list[Any]) -> set[str]:
-    """Return the paths of a list of deps, outs or metrics, whose entries may carry settings."""
-    return {path for entry in entries for path in (entry if isinstance(entry, dict) else [entry])}
+    """Return the paths of a list of deps, outs or metrics, whose entries may carry settings or name a param."""
+    paths = {path for entry in entries for path in (entry if isinstance(entry, dict) else [entry])}
+    return {param_value(named[1]) if (named := re.fullmatch(r"\$\{(.+)\}", path)) else path for path in paths}
+
+
+def param_value(key: str) -> Any:
+    value = yaml.safe_load((REPOSITORY / "params.yaml").read_text("utf-8"))
+    for name in key.split("."):
+        value = value[name]
+    return value
 
 
 def outs_of(stage: dict[str, Any]) -> set[str]:
@@ -108,10 +116,22 @@ def test_every_path_of_the_pipeline_is_in_the_graph() -> None:
         assert path.as_posix() in listed
 
 
+def test_models_that_params_name_are_dependencies_of_the_stage_that_reads_them() -> None:
+    stages = graph()["stages"]
+    named = {name: set(re.findall(r"\$\{(.+?)\}", " ".join(map(str, stage["deps"])))) for name, stage in stages.items()}
+    assert set().union(*named.values()) == set(MODEL_PARAMS)
+    assert all(param.startswith(f"{stage}.") for stage, params in named.items() for param in params)
+
+
+def test_the_path_that_stands_for_no_model_exists() -> None:
+    # DVC takes no dependency that is empty or missing.
+    assert (REPOSITORY / paths.NO_MODEL).is_file()
+
+
 def test_checkpoints_and_caches_are_no_outs() -> None:
     # DVC deletes outs before their stage runs, and what is resumed from has to outlive that.
     outs = {path for stage in graph()["stages"].values() for path in outs_of(stage)}
-    for path in (paths.CHECKPOINTS, paths.DOWNLOADS, paths.WANDB):
+    for path in (paths.CHECKPOINTS, paths.DOWNLOADS, paths.WANDB, paths.RECIPE_RUNS):
         assert not any(Path(out) == path or path in Path(out).parents for out in outs)
 
 

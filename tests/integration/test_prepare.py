@@ -301,7 +301,7 @@ def test_a_classifier_beside_the_teacher_is_asked_too(project: Path) -> None:
 
 
 def test_without_a_teacher_there_are_no_targets(project: Path) -> None:
-    change(project, prepare__teacher__detector="")
+    change(project, prepare__teacher__detector="models/none")
     add_scenes(project)
     stage.main()
     assert not (PREPARED / "targets").exists()

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,21 +8,18 @@ import torch
 
 from emotion_yolo.data.prepared import read_crops
 from emotion_yolo.errors import DataError
+from emotion_yolo.expression.augmentation import augmented, mixed, plain, smoothed
 from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.expression.face_net import FaceNet, Weights, read_face_weights
-from emotion_yolo.expression.training import (
-    Crops,
-    augmented,
-    export_classifier,
-    fingerprint,
-    logits_of,
-    mixed,
-    plain,
-    smoothed,
-    train_classifier,
-)
+from emotion_yolo.expression.training import Crops, export_classifier, fingerprint, logits_of, train_classifier
+from emotion_yolo.params import Classifier, load_params
 from tests.builders import COLOURS, painted, painted_labels, prepared_set
 from tests.face_weights import write_face_weights
+
+
+def settings(**changes: object) -> Classifier:
+    """The shipped params with some values changed."""
+    return load_params().classifier.model_copy(update=changes)
 
 
 def coloured(copies: int) -> Crops:
@@ -38,9 +36,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
 
 @pytest.fixture(scope="module")
 def train(weights: Weights) -> Callable[..., tuple[FaceNet, float]]:
-    def call(checkpoint: Path, **options: object) -> tuple[FaceNet, float]:
-        settings = {"epochs": 2, "lr": 0.03, "batch": 8, **options}
-        return train_classifier(coloured(6), coloured(1), weights=weights, checkpoint=checkpoint, **settings)  # type: ignore[arg-type]
+    def call(checkpoint: Path, **options: Any) -> tuple[FaceNet, float]:
+        on_epoch = options.pop("on_epoch", lambda *_: None)
+        params = settings(**{"epochs": 2, "lr": 0.03, "batch": 8, **options})
+        return train_classifier(
+            coloured(6), coloured(1), params, weights=weights, checkpoint=checkpoint, on_epoch=on_epoch
+        )
 
     return call
 
@@ -78,19 +79,20 @@ def test_an_interrupted_training_goes_on_and_ends_alike(
 
 
 def test_a_checkpoint_is_named_after_all_that_it_depends_on(weights: Weights) -> None:
-    named = fingerprint(coloured(1), weights, epochs=3)
-    assert named == fingerprint(coloured(1), weights, epochs=3)
+    named = fingerprint(coloured(1), weights, settings(epochs=3))
+    assert named == fingerprint(coloured(1), weights, settings(epochs=3))
     relabelled = Crops(coloured(1).pictures, coloured(1).emotions.flip(0))
     repainted = Crops(coloured(1).pictures + 1, coloured(1).emotions)
     other = {**weights, "conv32_down/conv/bias": weights["conv32_down/conv/bias"] + 1}
     names = {
         named,
-        fingerprint(coloured(1), weights, epochs=4),
-        fingerprint(relabelled, weights, epochs=3),
-        fingerprint(repainted, weights, epochs=3),
-        fingerprint(coloured(1), other, epochs=3),
+        fingerprint(coloured(1), weights, settings(epochs=4)),
+        fingerprint(coloured(1), weights, settings(epochs=3, lr=0.1)),
+        fingerprint(relabelled, weights, settings(epochs=3)),
+        fingerprint(repainted, weights, settings(epochs=3)),
+        fingerprint(coloured(1), other, settings(epochs=3)),
     }
-    assert len(names) == 5
+    assert len(names) == 6
 
 
 def test_a_finished_training_is_not_done_again(train: Callable[..., tuple[FaceNet, float]], tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_the_exported_file_answers_as_the_network_does(
 def test_augmented_crops_are_of_the_networks_size_and_no_two_alike() -> None:
     torch.manual_seed(0)
     pictures = torch.from_numpy(painted({(0, 0): 4, (1, 1): 1, (2, 2): 2})).permute(2, 0, 1).expand(64, -1, -1, -1)
-    faces = augmented(pictures)
+    faces = augmented(pictures, settings())
     assert faces.shape == (64, 3, 150, 150)
     assert faces.min() >= 0
     assert faces.max() <= 1
@@ -128,7 +130,7 @@ def test_augmenting_keeps_an_upright_face_upright_and_mirrors_half() -> None:
     torch.manual_seed(0)
     picture = np.zeros((96, 96, 3), np.uint8)
     picture[:24, :48] = 255  # top left
-    faces = augmented(torch.from_numpy(picture).permute(2, 0, 1).expand(200, -1, -1, -1)).mean(1)
+    faces = augmented(torch.from_numpy(picture).permute(2, 0, 1).expand(200, -1, -1, -1), settings()).mean(1)
     upper = faces[:, :60].mean((1, 2)) > faces[:, 90:].mean((1, 2))
     assert upper.float().mean() > 0.95
     left = faces[:, :60, :75].mean((1, 2)) > faces[:, :60, 75:].mean((1, 2))
@@ -139,14 +141,16 @@ def test_blended_pictures_have_blended_targets() -> None:
     torch.manual_seed(0)
     # Each picture's brightness is its number, and so is its target's first entry.
     numbers = torch.linspace(0, 1, 16)
-    pictures, targets = mixed(numbers.view(-1, 1, 1, 1).expand(-1, 3, 4, 4), torch.stack([numbers, 1 - numbers], 1))
+    pictures, targets = mixed(
+        numbers.view(-1, 1, 1, 1).expand(-1, 3, 4, 4), torch.stack([numbers, 1 - numbers], 1), settings()
+    )
     torch.testing.assert_close(pictures.mean((1, 2, 3)), targets[:, 0])
     torch.testing.assert_close(targets.sum(1), torch.ones(16))
     assert not torch.allclose(targets[:, 0], numbers)
 
 
 def test_smoothed_targets_leave_a_tenth_to_all() -> None:
-    target = smoothed(torch.tensor([3]))[0]
+    target = smoothed(torch.tensor([3]), settings())[0]
     assert target.sum() == pytest.approx(1)
     assert target[3] == pytest.approx(0.9125)
     assert target[0] == pytest.approx(0.0125)

@@ -64,6 +64,14 @@ def write_evaluated(root: Path) -> None:
         save_picture(root / paths.SAMPLE / f"scenes/images/{i}.jpg", painted({(1, 1): i}))
 
 
+def write_params(**sections: dict[str, object]) -> None:
+    """Write the shipped params.yaml with changed values into the working folder."""
+    raw = yaml.safe_load((Path(__file__).parents[2] / paths.PARAMS).read_text("utf-8"))
+    for section, values in sections.items():
+        raw[section] |= values
+    paths.PARAMS.write_text(yaml.safe_dump(raw), "utf-8")
+
+
 def test_help_lists_every_command_in_a_sentence() -> None:
     printed = call("--help")
     assert {command for command in COMMANDS if re.search(rf"\b{command} +[A-Z]", printed)} == COMMANDS
@@ -197,11 +205,22 @@ def test_a_classifier_is_trained_from_the_prepared_crops_and_can_be_asked(folder
     for split in ("train", "valid"):
         crops = {f"{split}{i}.png": (painted({(1, 1): i}), painted_labels({(1, 1): i})) for i in range(8)}
         prepared_set(paths.PREPARED, crops=crops, split=split)
-    printed = call("train-classifier", str(write_face_weights(folder / "face-api")), "--epochs", "1")
+    write_params(classifier={"weights": str(write_face_weights(folder / "face-api")), "epochs": 1})
+    printed = call("train-classifier")
     assert "models/classifier.onnx: written" in printed
     soft_label = ExpressionClassifier(paths.CLASSIFIER, threads=1).soft_label(painted({(1, 1): 4}))
     assert soft_label.sum() == pytest.approx(1, abs=1e-3)
     assert not list(paths.CHECKPOINTS.iterdir())
+
+
+def test_a_classifier_without_weights_to_start_from_says_what_to_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_params()
+    code, message = fail(monkeypatch, capsys, "train-classifier")
+    assert code == 3
+    assert "classifier.weights names no model" in message
+    assert "@vladmandic/face-api" in message
 
 
 def test_predictions_are_a_json_line_a_picture(folder: Path) -> None:

@@ -18,6 +18,7 @@ TREE = {
     "ModelError": ("EmotionYoloError", 11),
     "ParityError": ("ModelError", 12),
     "SettingsError": ("EmotionYoloError", 14),
+    "RecipeError": ("EmotionYoloError", 15),
 }
 """Public API: scripts around the command line act on these names and exit codes."""
 

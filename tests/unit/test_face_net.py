@@ -63,7 +63,7 @@ def folded(weights: Weights, crops: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_with_batch_norms_it_still_answers_as_without(weights: Weights) -> None:
     crops = torch.rand(4, 3, SIDE, SIDE, generator=torch.manual_seed(0))
-    net = face_net(weights, crops)
+    net = face_net(weights, crops, dropout=0.3)
     with torch.no_grad():
         got, expected = net.features(crops), folded(weights, crops)
     for one, other in zip(got, expected, strict=True):
@@ -94,7 +94,7 @@ def test_a_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_refused(weights: Weights) -> None:
     crops = torch.zeros(1, 3, SIDE, SIDE)
     with pytest.raises(ModelError, match="no 'conv64_2/conv1/scale/weights'; they are another network's"):
-        face_net({k: v for k, v in weights.items() if k != "conv64_2/conv1/scale/weights"}, crops)
+        face_net({k: v for k, v in weights.items() if k != "conv64_2/conv1/scale/weights"}, crops, dropout=0.3)
     other = {**weights, "conv64_1/conv1/conv/filters": np.zeros((1, 1, 64, 64), np.float32)}
     with pytest.raises(ModelError, match=r"conv64_1/conv1 has a kernel of \[64, 64, 1, 1\], expected \[64, 64, 3, 3\]"):
-        face_net(other, crops)
+        face_net(other, crops, dropout=0.3)

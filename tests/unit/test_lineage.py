@@ -6,7 +6,8 @@ import pytest
 from emotion_yolo.errors import SourceError
 from emotion_yolo.inference.artefact import sha256_of
 from emotion_yolo.params import load_params
-from emotion_yolo.tracking.lineage import collect, data_digest, git_revision
+from emotion_yolo.tracking.lineage import collect, data_digest, git_revision, input_digests, uncommitted
+from tests.builders import exported_model
 
 
 def commit(folder: Path) -> str:
@@ -49,6 +50,7 @@ def test_the_revision_is_the_commit_and_says_when_tracked_files_differ(
     assert git_revision() == head
     (tmp_path / "file").write_text("b")
     assert git_revision() == f"{head}-dirty"
+    assert uncommitted() == ["file"]
 
 
 def test_outside_git_the_revision_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +71,28 @@ def test_the_lineage_changes_with_the_params_it_was_made_by_and_not_with_the_eva
     assert collect(other, weights=weights, pin=pin).params == lineage.params
     other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 7})})
     assert collect(other, weights=weights, pin=pin).params != lineage.params
+
+
+def test_the_lineage_holds_the_digest_of_every_model_that_params_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params()
+    monkeypatch.chdir(tmp_path)
+    exported_model(tmp_path / "finder")
+    for name in ("names.onnx", "start.pt"):
+        (tmp_path / name).write_bytes(name.encode())
+    teacher = params.prepare.teacher.model_copy(update={"detector": "models/none", "classifier": "names.onnx"})
+    localise = params.prepare.localise.model_copy(update={"detector": "finder"})
+    prepare = params.prepare.model_copy(update={"teacher": teacher, "localise": localise})
+    train = params.train.model_copy(update={"weights": "start.pt"})
+    assert input_digests(params.model_copy(update={"prepare": prepare, "train": train})) == {
+        "prepare.localise.detector": sha256_of(tmp_path / "finder/model.onnx"),
+        "prepare.teacher.classifier": sha256_of(tmp_path / "names.onnx"),
+        "train.weights": sha256_of(tmp_path / "start.pt"),
+    }
+
+
+def test_a_models_digest_is_left_out_where_params_name_what_ultralytics_provides() -> None:
+    params = load_params()
+    train = params.train.model_copy(update={"weights": "yolo11n.yaml"})
+    assert "train.weights" not in input_digests(params.model_copy(update={"train": train}))

@@ -9,7 +9,7 @@ from dvc.utils.serialize import modify_yaml
 from pydantic import BaseModel, ValidationError
 
 from emotion_yolo.errors import ParamsError
-from emotion_yolo.params import Params, load_params
+from emotion_yolo.params import MODEL_PARAMS, Params, load_params, named_models
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 
@@ -194,3 +194,16 @@ def test_the_run_cache_tells_every_param_from_another_value_of_it() -> None:
     keys = [_get_cache_hash({"params": {"params.yaml": params}}) for params in (values, *variants(values))]
     assert len(keys) > 60
     assert len(set(keys)) == len(keys)
+
+
+def test_an_empty_path_of_a_model_is_refused(changed: Write) -> None:
+    path = changed(prepare__teacher__detector="")
+    assert f"{path}: prepare.teacher.detector: got ''" in complaint(path)
+
+
+def test_models_that_params_name_are_listed_without_those_that_are_none(changed: Write) -> None:
+    params = load_params(changed(prepare__teacher__classifier="names.onnx", prepare__localise__detector="finder"))
+    named = named_models(params)
+    assert named["prepare.teacher.classifier"] == Path("names.onnx")
+    assert named.keys() == MODEL_PARAMS.keys()
+    assert "prepare.teacher.classifier" not in named_models(load_params(SHIPPED))

@@ -6,7 +6,7 @@ import pytest
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.evaluation.model_card import list_files
-from emotion_yolo.inference.artefact import read_spec
+from emotion_yolo.inference.artefact import read_spec, write_spec
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.release import make_release
 from tests.builders import exported_model, painted, save_picture
@@ -72,3 +72,27 @@ def test_refuses_a_release_too_large_for_git(parts: dict[str, Any]) -> None:
     parts["weights"].write_bytes(bytes(15_000_000))
     with pytest.raises(ModelError, match="expected at most 15,000,000"):
         make_release(**parts)
+
+
+@pytest.mark.parametrize("revision", ["0" * 40 + "-dirty", "unknown"])
+def test_refuses_a_model_of_uncommitted_changes_with_the_remedy(parts: dict[str, Any], revision: str) -> None:
+    spec = read_spec(parts["export"])
+    write_spec(
+        parts["export"], spec.model_copy(update={"lineage": spec.lineage.model_copy(update={"revision": revision})})
+    )
+    with pytest.raises(
+        ModelError, match=rf"export: made from uncommitted changes \(revision {revision}\).*then `dvc repro`"
+    ):
+        make_release(**parts)
+    assert not parts["out"].exists()
+
+
+def test_a_release_by_a_recipe_names_it_and_its_commit(parts: dict[str, Any]) -> None:
+    card = parts["report"] / "MODEL_CARD.md"
+    card.write_text(f"{card.read_text()}Code: `{'r' * 40}` (git)\n")
+    make_release(**parts, recipe=("configs/recipes/some.yaml", "c" * 40))
+    lineage = read_spec(parts["out"]).lineage
+    assert (lineage.recipe, lineage.revision) == ("configs/recipes/some.yaml", "c" * 40)
+    assert (
+        f"Code: `{'c' * 40}` (git), recipe `configs/recipes/some.yaml`" in (parts["out"] / "MODEL_CARD.md").read_text()
+    )

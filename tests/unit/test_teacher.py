@@ -85,10 +85,11 @@ def test_a_classifier_has_half_of_the_say(tmp_path: Path) -> None:
     colours = {(x, y): 6 for x in range(3) for y in range(3)} | {(1, 1): 3}
     crop = save_picture(tmp_path / "crop.png", painted(colours))
     (alone,) = Teacher(detector, imgsz=96).of_crops([(crop, FRAME)], threads=1)
-    (both,) = Teacher(detector, imgsz=96, classifier=names).of_crops([(crop, FRAME)], threads=1)
+    both = Teacher(detector, imgsz=96, classifier=names, classifier_share=0.75)
+    (soft_label,) = both.of_crops([(crop, FRAME)], threads=1)
     other = ExpressionClassifier(names, threads=1).soft_label(painted(colours))
     assert other.argmax() == 6
-    np.testing.assert_allclose(both, (alone + other) / 2, atol=1e-6)
+    np.testing.assert_allclose(soft_label, 0.25 * alone + 0.75 * other, atol=1e-6)
 
 
 def test_where_the_detector_sees_no_face_the_classifier_is_not_asked(tmp_path: Path) -> None:

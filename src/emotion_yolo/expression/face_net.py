@@ -95,7 +95,7 @@ class _Residual(nn.Module):
 class FaceNet(nn.Module):
     """RGB crops [B, 3, 150, 150] in 0-1 to logits [B, 8], from the last two stages' features."""
 
-    def __init__(self, *, dropout: float = 0.3) -> None:
+    def __init__(self, *, dropout: float) -> None:
         super().__init__()
         self.mean: Tensor
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
@@ -118,7 +118,7 @@ class FaceNet(nn.Module):
         return logits
 
 
-def face_net(weights: Weights, crops: Tensor) -> FaceNet:
+def face_net(weights: Weights, crops: Tensor, *, dropout: float) -> FaceNet:
     """Build the network with the recognition network's weights and a new head.
 
     dlib folds its batch norms into a scale and a shift for each channel. Here they become batch norms again, because a
@@ -128,7 +128,7 @@ def face_net(weights: Weights, crops: Tensor) -> FaceNet:
     Raises:
         ModelError: weights of another network.
     """
-    net = FaceNet()
+    net = FaceNet(dropout=dropout)
     layers = {"conv32_down": net.stem}
     for (name, *_), block in zip(_BLOCKS, net.blocks, strict=True):
         layers |= {f"{name}/conv1": block.first, f"{name}/conv2": block.second}  # type: ignore[dict-item]

@@ -68,6 +68,11 @@ class Lineage(_Part):
     """Git commit, `-dirty` behind it if tracked files differed."""
     weights: str
     """SHA-256 of the trained checkpoint."""
+    inputs: dict[str, str] = {}
+    """SHA-256 of each model that was used to make it, by the param that names it; of an exported detector, that of its
+    ONNX file. Artefacts made before 2026-11-26 have none."""
+    recipe: str | None = None
+    """The recipe file that a release was made by, if any."""
 
 
 class ModelSpec(_Part):

@@ -29,16 +29,21 @@ _CROP_SIDE = 96  # px, of AffectNet's crops; more detail than they have would be
 
 
 class Teacher:
-    """A detector asked for expressions where the faces are known; an expression classifier can be averaged with it."""
+    """A detector asked for expressions where the faces are known, and an expression classifier beside it if given."""
 
-    def __init__(self, folder: Path, *, imgsz: int, classifier: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, imgsz: int, classifier: Path | None = None, classifier_share: float = 0.5
+    ) -> None:
         """Load the exported model in `folder`, to be shown crops of `imgsz` px, and the `classifier`, an ONNX file.
+
+        `classifier_share` (0-1) of a soft label is the classifier's, the rest the detector's.
 
         Raises:
             ModelError: no such model, or an input side that it does not take.
         """
         self._detector = Detector.load(folder, imgsz=imgsz, threads=1)
         self._classifier = ExpressionClassifier(classifier, threads=cpu_count() or 1) if classifier else None
+        self._share = np.float32(classifier_share)
 
     def of_crops(self, crops: Iterable[tuple[Path, Boxes]], *, threads: int) -> Iterator[Targets]:
         """Yield the soft label [8] of each crop, given with its face's box xywhn [4]."""
@@ -66,7 +71,7 @@ class Teacher:
             return np.full(len(NAMES), np.nan, np.float32)
         soft_label: NDArray[np.float32] = np.mean(seen, axis=0)
         if self._classifier:
-            soft_label = (soft_label + self._classifier.soft_label(crop)) / np.float32(2)
+            soft_label = (1 - self._share) * soft_label + self._share * self._classifier.soft_label(crop)
         return soft_label.astype(np.float32, copy=False)
 
     def _look(self, crop: Image, xywhn: Boxes) -> NDArray[np.float32] | None:

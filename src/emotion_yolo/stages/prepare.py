@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from emotion_yolo.data.cards import SPLITS, DatasetCard, load_card
 from emotion_yolo.data.sheets import split_scenes
 from emotion_yolo.drawing import check_sheet, to_check
-from emotion_yolo.params import Prepare, load_params
+from emotion_yolo.params import Prepare, load_params, model_path
 from emotion_yolo.paths import CARDS, CROPS, DATA_PIN, PREPARE_REPORT, PREPARED, SCENES
 from emotion_yolo.preparation.checks import Record, Scan, scan, stop_if_untrainable
 from emotion_yolo.preparation.compose import (
@@ -53,10 +53,10 @@ def main() -> None:
 def load_teacher(params: Prepare) -> Teacher | None:
     """Load the model whose soft labels are trained on, where params name one."""
     teacher = params.teacher
-    if not teacher.detector:
+    if (detector := model_path(teacher.detector)) is None:
         return None
-    classifier = Path(teacher.classifier) if teacher.classifier else None
-    return Teacher(Path(teacher.detector), imgsz=teacher.imgsz, classifier=classifier)
+    classifier = model_path(teacher.classifier)
+    return Teacher(detector, imgsz=teacher.imgsz, classifier=classifier, classifier_share=teacher.classifier_share)
 
 
 def prepare_crops(params: Prepare, teacher: Teacher | None) -> tuple[dict[str, object], Boxes]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from emotion_yolo.errors import SourceError
-from emotion_yolo.inference.artefact import Lineage, sha256_of
-from emotion_yolo.params import Params
+from emotion_yolo.inference.artefact import Lineage, read_spec, sha256_of
+from emotion_yolo.params import Params, named_models
 
 _SECTIONS = {"prepare", "train", "export"}
 
@@ -20,7 +20,19 @@ def collect(params: Params, *, weights: Path, pin: Path) -> Lineage:
         params=hashlib.sha256(params.model_dump_json(include=_SECTIONS).encode()).hexdigest(),
         revision=git_revision(),
         weights=sha256_of(weights),
+        inputs=input_digests(params),
     )
+
+
+def input_digests(params: Params) -> dict[str, str]:
+    """Return the SHA-256 of each model that params name, by param: of a file, or of an exported detector's network."""
+    digests = {}
+    for param, path in named_models(params).items():
+        if path.is_dir():
+            digests[param] = read_spec(path).files["onnx"].sha256
+        elif path.is_file():  # Ultralytics knows names of its own besides
+            digests[param] = sha256_of(path)
+    return digests
 
 
 def data_digest(pin: Path) -> str:
@@ -36,16 +48,21 @@ def data_digest(pin: Path) -> str:
         raise SourceError(f"{pin}: pins no data ({error!r}); run `emotion-yolo pull` or `dvc repro`") from error
 
 
-def git_revision() -> str:
+def git_revision(root: Path = Path()) -> str:
     """Return the commit, with `-dirty` where tracked files but those a run writes differ; `unknown` outside git."""
     try:
-        commit = _git("rev-parse", "HEAD")
-        # A stage before this one has changed dvc.lock and the metrics already: that is no change of the code.
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!reports")
+        commit = _git(root, "rev-parse", "HEAD")
+        return f"{commit}-dirty" if uncommitted(root) else commit
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{commit}-dirty" if changed else commit
 
 
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+def uncommitted(root: Path = Path()) -> list[str]:
+    """Return the tracked files that differ from the commit, but those a run writes; raises as git does."""
+    # A stage before this one has changed dvc.lock and the metrics already: that is no change of the code.
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!reports")
+    return [line.split(maxsplit=1)[1] for line in changed.splitlines()]
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()

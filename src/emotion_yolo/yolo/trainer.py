@@ -14,6 +14,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from emotion_yolo.devices import cpu_has_bf16
 from emotion_yolo.errors import ModelError
 from emotion_yolo.params import Train
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
@@ -135,7 +136,7 @@ def resolve_device(device: str) -> str:
 def resolve_amp(amp: str, *, device: str) -> str:
     """Return Ultralytics' `amp` for that of params; bf16 on a CPU pays only where the instructions are there."""
     if amp == "auto":
-        amp = "fp16" if device != "cpu" else ("bf16" if _cpu_has_bf16() else "fp32")
+        amp = "fp16" if device != "cpu" else ("bf16" if cpu_has_bf16() else "fp32")
     if amp == "fp16" and device == "cpu":
         raise ModelError("train.amp is fp16, which Ultralytics trains in on GPUs only; set auto, bf16 or fp32")
     return amp
@@ -152,11 +153,6 @@ def keep_memory() -> None:
         return
     for option, value in _KEEP:
         mallopt(option, value)
-
-
-def _cpu_has_bf16() -> bool:
-    # PyTorch has no public query for it (2.15); both of these are what its own tests and Inductor ask.
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def train(data: Path, params: Train, *, checkpoints: Path, on_epoch: OnEpoch | None = None) -> Trained:

@@ -1,0 +1,199 @@
+"""The clone that a recipe runs in: the commit's own code and params, the project's DVC cache.
+
+The user's checkout stays as it is while a recipe runs for hours: params.yaml, data/ and the outs of the graph change in
+the clone alone. What a stage has made lies in the shared cache, and an interrupted training resumes in the clone.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from emotion_yolo.errors import RecipeError
+from emotion_yolo.paths import DATA_PIN, PARAMS
+from emotion_yolo.sources.pin import cache_folder
+
+_TICK = 300.0  # s between two calls of `on_tick`
+
+
+class State(BaseModel):
+    """How far a recipe is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    revision: str
+    """Git commit of the project."""
+    recipe: str
+    """SHA-256 of the recipe file."""
+    seconds: dict[str, float] = {}
+    """Time spent on each phase, by all runs."""
+    done: list[str] = []
+    """Phases that are finished."""
+
+
+class Workspace:
+    """A clone in `folder`/project, `folder`/state.json beside it, and a lock held by whatever works in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.project = self.folder / "project"
+        self._state = self.folder / "state.json"
+        self._lock: int | None = None
+        identity = {
+            f"GIT_{who}_{what}": "emotion-yolo" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        self._environment = os.environ | identity | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.project / "src"),  # the clone's package, not the one that is installed
+            "DVC_NO_ANALYTICS": "1",
+        }  # fmt: skip
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others out; processes that outlive this one, because it was killed, keep the lock.
+
+        Raises:
+            RecipeError: something works in it already.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                group = path.read_text("utf-8").strip()
+                raise RecipeError(
+                    f"{self.folder}: a run of this recipe is still at work (process group {group or 'unknown'}); "
+                    f"wait for it, or end it with `kill -INT -- -{group or 'GROUP'}`, then repeat the command"
+                ) from error
+            self._lock = file.fileno()
+            (self.project / ".git/index.lock").unlink(missing_ok=True)  # of a git that was killed
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def read_state(self) -> State | None:
+        """Return what `write_state` kept last, if anything.
+
+        Raises:
+            RecipeError: a file of another version.
+        """
+        if not self._state.is_file():
+            return None
+        try:
+            return State.model_validate_json(self._state.read_bytes())
+        except ValidationError as error:
+            raise RecipeError(f"{self._state}: cannot be read ({error}); add --restart to begin anew") from error
+
+    def write_state(self, state: State) -> None:
+        """Keep how far the recipe is; all of it or nothing."""
+        part = self._state.with_suffix(".part")
+        part.write_text(state.model_dump_json(indent=2) + "\n", "utf-8")
+        part.replace(self._state)
+
+    def create(self, source: Path) -> None:
+        """Clone the commit that is checked out in `source`, and check out its data from the DVC cache of both.
+
+        Raises:
+            RecipeError: the pinned data are not in the cache.
+        """
+        if self.project.is_dir():
+            return
+        part = self.folder / "project.part"
+        shutil.rmtree(part, ignore_errors=True)
+        subprocess.run(["git", "clone", "-q", source.absolute(), part], check=True)
+        subprocess.run(["git", "checkout", "-q", "--detach"], cwd=part, check=True)
+        cache = cache_folder(source).parents[1]  # DVC 3 keeps what it hashes in files/md5 of cache.dir
+        local = source / ".dvc/config.local"
+        if local.is_file():  # remotes' credentials, cache.type
+            shutil.copyfile(local, part / ".dvc/config.local")
+        dvc = [sys.executable, "-m", "dvc"]
+        for setting in (["cache.dir", str(cache)], ["core.autostage", "false"]):
+            subprocess.run([*dvc, "config", "--local", *setting], cwd=part, check=True, env=self._environment)
+        # An import of a folder of the project, such as the sample, is brought in by the graph itself.
+        imported = "deps:" in (part / DATA_PIN).read_text("utf-8")
+        done = subprocess.run(
+            [*dvc, "checkout", DATA_PIN.name], cwd=part, env=self._environment, capture_output=True, text=True
+        )
+        if done.returncode and not imported:
+            raise RecipeError(
+                f"{DATA_PIN}: its data are not in {cache}; run `dvc pull`, or `emotion-yolo pull` the sets again and "
+                f"commit {DATA_PIN}"
+            )
+        part.rename(self.project)
+
+    def remove(self) -> None:
+        """Remove the clone and the record of what was done in it."""
+        shutil.rmtree(self.project, ignore_errors=True)
+        self._state.unlink(missing_ok=True)
+
+    def set_params(self, text: str, *, message: str) -> None:
+        """Commit `text` as the clone's params.yaml, so that what is made by it has a revision."""
+        (self.project / PARAMS).write_text(text, "utf-8")
+        if self._git("status", "--porcelain", "--", str(PARAMS)):
+            self._git("commit", "-q", "--no-verify", "-m", message, "--", str(PARAMS))
+
+    def _git(self, *arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(
+            command, cwd=self.project, env=self._environment, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    def run(self, *arguments: str, on_tick: Callable[[], None]) -> None:
+        """Run Python with `arguments` in the clone, its output going where ours goes; calls `on_tick` now and then.
+
+        Ctrl-C and SIGTERM are handed on, and waited for: a training then ends after what it has saved.
+
+        Raises:
+            RecipeError: it failed.
+            KeyboardInterrupt: it was interrupted.
+        """
+        assert self._lock is not None, "only while locked"
+        with _sigterm_interrupts():
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=self.project,
+                env=self._environment,
+                start_new_session=True,  # a group that can be signalled as a whole: DVC leaves its stage alone
+                pass_fds=[self._lock],
+            )
+            (self.folder / "lock").write_text(str(process.pid), "utf-8")
+            try:
+                while True:
+                    try:
+                        code = process.wait(_TICK)
+                        break
+                    except subprocess.TimeoutExpired:
+                        on_tick()
+            except KeyboardInterrupt:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGINT)
+                process.wait()
+                raise
+        if code:
+            raise RecipeError(
+                f"`python {' '.join(arguments)}` failed with exit code {code} in {self.project}; its output above says "
+                "why. Put it right and repeat the command: what is done is kept"
+            )
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
