@@ -5,32 +5,33 @@ jobs ── seats left? ──▶ queue ──▶ worker: decode, preprocess, in
 """
 
 import asyncio
-import ctypes
-import gc
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from api.images import ImageLimits, Picture, decode
+from api.images import PictureDecoder
 from api.logs import LOGGER
+from api.memory import Answer, return_freed_memory
 from api.metrics import Metrics
 from api.problems import Code, Problem
 from api.settings import Settings
 from emotion_yolo.detections import Detections
-from emotion_yolo.detector import Detector, Letterbox
+from emotion_yolo.detector import Detector
 from emotion_yolo.errors import EmotionYoloError
+from emotion_yolo.imaging import LOCAL, Picture, Pixels, decode
 
 T = TypeVar("T")
 Job = Callable[["Ticket"], T]
+Draw = Callable[[Pixels, Detections], memoryview]
+"""Draws on a picture, in place, and returns it encoded."""
 
 
 class State(StrEnum):
@@ -55,7 +56,8 @@ class Options:
 class Analysis:
     """What became of a picture; `timing_ms` has the phases and `total`, from hand-in to end, waiting included."""
 
-    picture: Picture
+    image_wh: tuple[int, int]
+    format: str
     detections: Detections
     timing_ms: dict[str, float]
 
@@ -67,6 +69,11 @@ class Ticket:
         self.handed_in = time.perf_counter()
         self._deadline = self.handed_in + seconds
         self._abandoned = False
+
+    @property
+    def seconds_left(self) -> float:
+        """Return the seconds until the deadline, at least 0."""
+        return max(self._deadline - time.perf_counter(), 0.0)
 
     def abandon(self) -> None:
         """Stop the work at the next phase."""
@@ -96,9 +103,7 @@ class Engine:
         self.failure: EmotionYoloError | None = None
         self._settings = settings
         self._metrics = metrics
-        self._limits = ImageLimits(
-            settings.max_bytes, settings.max_pixels, min_side=settings.min_side, max_side=settings.max_side
-        )
+        self._pictures = PictureDecoder(settings)
         self._detector: Detector | None = None
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="worker")
         self._seats = settings.workers + settings.queue
@@ -142,11 +147,11 @@ class Engine:
         def warm_up() -> None:
             barrier.wait()  # so that all at once, they warm the buffers of every stream
             for file in files:
-                detector.predict(decode(file, self._limits).pixels)
+                detector.predict(decode(file, LOCAL).pixels)
 
         for future in [self._pool.submit(warm_up) for _ in range(settings.workers)]:
             future.result()
-        _return_memory()
+        return_freed_memory()
         self._detector = detector
         self._metrics.model.labels(detector.spec.name, detector.spec.version).set(1)
         if self.state is State.LOADING:
@@ -166,7 +171,8 @@ class Engine:
         self._metrics.ready.set(0)
 
     def close(self) -> None:
-        """Wait for the work in flight and end the threads."""
+        """Wait for the work in flight, less what decoder processes have, and end the threads."""
+        self._pictures.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def check_room(self, count: int = 1) -> None:
@@ -234,15 +240,44 @@ class Engine:
         future.add_done_callback(free_seat)
         return future
 
-    def analyse(self, data: bytes, options: Options, ticket: Ticket, *, whole: bool = False) -> Analysis:
-        """Find the faces in a picture; call it from a job. `whole` keeps the picture's full resolution.
+    def analyse(self, data: bytes, options: Options, ticket: Ticket) -> Analysis:
+        """Find the faces in a picture; call it from a job.
 
         Raises:
             Problem: no picture that can be used, or nobody waits for the answer any more.
         """
-        detector = self.detector
         begin = time.perf_counter()
-        picture = decode(data, self._limits, fit=None if whole else detector.imgsz)
+        with self._pictures.decoded(data, seconds_left=ticket.seconds_left, fit=self.detector.imgsz) as picture:
+            return self._analyse(data, picture, options, ticket, begin)
+
+    def annotate(
+        self, data: bytes, options: Options, ticket: Ticket, *, draw: Draw, answer_bytes: float
+    ) -> tuple[Answer, Analysis]:
+        """Find the faces in a picture and draw them on all of its pixels; call it from a job.
+
+        What is found is what `analyse` finds. `answer_bytes` is the most memory that encoding takes for each pixel.
+
+        Raises:
+            Problem: no picture that can be used, or nobody waits for the answer any more.
+        """
+        begin = time.perf_counter()
+        whole = self._pictures.inspect(data)
+        reduced = self._pictures.inspect(data, fit=self.detector.imgsz)
+        width, height = whole.size
+        memory = max(whole.memory, int((3 + answer_bytes) * width * height))
+        if memory > self._pictures.limits.max_memory:
+            message = f"drawing on this {whole.format} takes {memory / 1e6:.0f} MB"
+            limit = f"expected at most {self._pictures.limits.max_memory / 1e6:.0f} MB"
+            raise Problem(Code.TOO_MANY_PIXELS, f"{message}, {limit}; scale it down, or ask for a JPEG")
+        analysis = self.analyse(data, options, ticket) if reduced.factor > 1 else None
+        with self._pictures.hold(memory, seconds_left=ticket.seconds_left) as held:
+            picture = self._pictures.decode(whole, seconds_left=ticket.seconds_left)
+            analysis = analysis or self._analyse(data, picture, options, ticket, begin)
+            ticket.check()
+            return held.answer(draw(picture.pixels, analysis.detections)), analysis
+
+    def _analyse(self, data: bytes, picture: Picture, options: Options, ticket: Ticket, begin: float) -> Analysis:
+        detector = self.detector
         decoded = time.perf_counter()
         ticket.check()
         tensor, box = detector.preprocess(picture.pixels)
@@ -250,8 +285,8 @@ class Engine:
         raw = detector.infer(tensor)
         inferred = time.perf_counter()
         ticket.check()
-        detections = detector.postprocess(raw, in_full(box, picture), conf=options.conf)
-        detections = _chosen(detections, options)
+        box = box.in_full(picture.image_wh, picture.factor)
+        detections = _chosen(detector.postprocess(raw, box, conf=options.conf), options)
         end = time.perf_counter()
         seconds = {
             "decode": decoded - begin,
@@ -261,7 +296,8 @@ class Engine:
         }
         self._count(data, picture, detections, seconds)
         seconds["total"] = end - ticket.handed_in
-        return Analysis(picture, detections, {name: round(value * 1000, 3) for name, value in seconds.items()})
+        timing_ms = {name: round(value * 1000, 3) for name, value in seconds.items()}
+        return Analysis(picture.image_wh, picture.format, detections, timing_ms)
 
     def _count(self, data: bytes, picture: Picture, detections: Detections, seconds: dict[str, float]) -> None:
         metrics = self._metrics
@@ -281,20 +317,6 @@ class Engine:
             metrics.confidence.observe(float(confidence))
             metrics.probability.observe(float(top))
             metrics.face_px.observe(float(side))
-
-
-def _return_memory() -> None:
-    """Give what compiling has freed back to the system, some 30 MB; glibc keeps it otherwise."""
-    gc.collect()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
-
-
-def in_full(box: Letterbox, picture: Picture) -> Letterbox:
-    """Let boxes come out in px of the picture, even if a reduction of it was looked at."""
-    height, width = picture.pixels.shape[:2]
-    shrunk = max(width, height) / max(picture.image_wh)
-    return replace(box, image_wh=picture.image_wh, scale=box.scale * shrunk)
 
 
 def _chosen(detections: Detections, options: Options) -> Detections:

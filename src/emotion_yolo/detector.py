@@ -6,7 +6,7 @@ picture ── letterbox ──▶ [1, h, w, 3] ── network ──▶ [1, 12,
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from os import cpu_count
 from pathlib import Path
@@ -23,6 +23,7 @@ from emotion_yolo.detections import Detections
 from emotion_yolo.emotions import NAMES
 from emotion_yolo.errors import ModelError
 from emotion_yolo.images import Image
+from emotion_yolo.imaging import Picture
 
 Tensor = NDArray[np.float32]
 Canvas = tuple[int, int]
@@ -44,6 +45,10 @@ class Letterbox:
     scale: float
     left: int
     top: int
+
+    def in_full(self, image_wh: tuple[int, int], factor: int) -> "Letterbox":
+        """Have boxes come out in px of the picture of `image_wh` px that was reduced `factor` times before."""
+        return replace(self, image_wh=image_wh, scale=self.scale / factor)
 
 
 def canvases(imgsz: int, *, stride: int = 32) -> tuple[Canvas, ...]:
@@ -222,6 +227,11 @@ class Detector:
             temperature=self.spec.calibration.temperature,
             max_faces=max_faces,
         )
+
+    def predict_picture(self, picture: Picture, *, conf: float | None = None) -> Detections:
+        """Find the faces in a decoded picture; boxes are in px of the picture in full, even if it was reduced."""
+        tensor, box = self.preprocess(picture.pixels)
+        return self.postprocess(self.infer(tensor), box.in_full(picture.image_wh, picture.factor), conf=conf)
 
     def predict(
         self, image: Image, *, conf: float | None = None, iou: float | None = None, max_faces: int = _MAX_FACES
