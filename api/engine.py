@@ -103,7 +103,7 @@ class Engine:
         self.failure: EmotionYoloError | None = None
         self._settings = settings
         self._metrics = metrics
-        self._pictures = PictureDecoder(settings)
+        self.pictures = PictureDecoder(settings)
         self._detector: Detector | None = None
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="worker")
         self._seats = settings.workers + settings.queue
@@ -172,7 +172,7 @@ class Engine:
 
     def close(self) -> None:
         """Wait for the work in flight, less what decoder processes have, and end the threads."""
-        self._pictures.close()
+        self.pictures.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def check_room(self, count: int = 1) -> None:
@@ -247,7 +247,7 @@ class Engine:
             Problem: no picture that can be used, or nobody waits for the answer any more.
         """
         begin = time.perf_counter()
-        with self._pictures.decoded(data, seconds_left=ticket.seconds_left, fit=self.detector.imgsz) as picture:
+        with self.pictures.decoded(data, seconds_left=ticket.seconds_left, fit=self.detector.imgsz) as picture:
             return self._analyse(data, picture, options, ticket, begin)
 
     def annotate(
@@ -261,17 +261,17 @@ class Engine:
             Problem: no picture that can be used, or nobody waits for the answer any more.
         """
         begin = time.perf_counter()
-        whole = self._pictures.inspect(data)
-        reduced = self._pictures.inspect(data, fit=self.detector.imgsz)
+        whole = self.pictures.inspect(data)
+        reduced = self.pictures.inspect(data, fit=self.detector.imgsz)
         width, height = whole.size
         memory = max(whole.memory, int((3 + answer_bytes) * width * height))
-        if memory > self._pictures.limits.max_memory:
+        if memory > self.pictures.limits.max_memory:
             message = f"drawing on this {whole.format} takes {memory / 1e6:.0f} MB"
-            limit = f"expected at most {self._pictures.limits.max_memory / 1e6:.0f} MB"
+            limit = f"expected at most {self.pictures.limits.max_memory / 1e6:.0f} MB"
             raise Problem(Code.TOO_MANY_PIXELS, f"{message}, {limit}; scale it down, or ask for a JPEG")
         analysis = self.analyse(data, options, ticket) if reduced.factor > 1 else None
-        with self._pictures.hold(memory, seconds_left=ticket.seconds_left) as held:
-            picture = self._pictures.decode(whole, seconds_left=ticket.seconds_left)
+        with self.pictures.hold(memory, seconds_left=ticket.seconds_left) as held:
+            picture = self.pictures.decode(whole, seconds_left=ticket.seconds_left)
             analysis = analysis or self._analyse(data, picture, options, ticket, begin)
             ticket.check()
             return held.answer(draw(picture.pixels, analysis.detections)), analysis

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 
-from api.engine import in_full
-from api.images import ImageLimits, Picture, decode
 from benchmarks.service import pictures
 from benchmarks.timing import median_ms
 from emotion_yolo.detector import Detector, Precision
 from emotion_yolo.evaluation import Outcome, SceneFigures, match_faces
+from emotion_yolo.imaging import ImageLimits, Picture, decode
 from emotion_yolo.paths import PREPARED, RELEASE
 from emotion_yolo.prepared import Sample, decoded, read_crops, read_scenes
 
@@ -46,7 +45,7 @@ DECODINGS = (Choice("decoded whole", reduced=False), Choice("decoded reduced"))
 def look(detector: Detector, picture: Picture, sample: Sample) -> Outcome:
     """Analyse a picture as the service does."""
     tensor, box = detector.preprocess(picture.pixels)
-    raw, box = detector.infer(tensor), in_full(box, picture)
+    raw, box = detector.infer(tensor), box.in_full(picture.image_wh, picture.factor)
     return Outcome(
         sample, detector.postprocess(raw, box, conf=0.001, iou=0.7, nested=1), detector.postprocess(raw, box)
     )
@@ -55,7 +54,7 @@ def look(detector: Detector, picture: Picture, sample: Sample) -> Outcome:
 def whole(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Picture]]:
     """Yield pictures in full."""
     for sample, image in decoded(samples, threads=1):
-        yield sample, Picture(image, (image.shape[1], image.shape[0]), "")
+        yield sample, Picture(image, (image.shape[1], image.shape[0]), 1, "")
 
 
 def enlarged(samples: Sequence[Sample], *, reduced: bool, fit: int) -> Iterator[tuple[Sample, Picture]]:

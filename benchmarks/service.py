@@ -15,12 +15,12 @@ from typing import Any
 
 from PIL import Image
 
-from api.images import ImageLimits, decode
 from api.settings import Settings
 from benchmarks.client import Connection, Service, free_port, our_service, percentile, serve
 from benchmarks.timing import median_ms
 from emotion_yolo.artefact import read_spec
 from emotion_yolo.detector import Detector
+from emotion_yolo.imaging import ImageLimits, decode
 
 SIZES = {"640x480": (640, 480), "12 MP": (4000, 3000)}
 CLIENTS = (1, 16)

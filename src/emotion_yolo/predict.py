@@ -13,6 +13,7 @@ from emotion_yolo.emotions import NAMES
 from emotion_yolo.errors import ImageError, SourceError, StorageError
 from emotion_yolo.gallery import draw_detections
 from emotion_yolo.images import SUFFIXES, Image, read_rgb
+from emotion_yolo.imaging import Picture, read_picture
 
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 CAMERA = "camera:"
@@ -24,12 +25,23 @@ class Frame:
 
     source: str
     index: int | None
-    image: Image | None
+    picture: Picture | None
     problem: str | None = None
 
+    def whole(self) -> Image:
+        """Return all pixels of the picture, which may have been decoded reduced.
 
-def frames(sources: Sequence[str]) -> Iterator[Frame]:
+        Raises:
+            ImageError: its file has changed meanwhile and cannot be decoded any more.
+        """
+        assert self.picture is not None
+        return self.picture.pixels if self.picture.factor == 1 else read_rgb(Path(self.source))
+
+
+def frames(sources: Sequence[str], *, fit: int | None = None) -> Iterator[Frame]:
     """Yield the pictures of files, folders (searched to the bottom, in order), videos and cameras (`camera:0`).
+
+    With `fit`, large files come reduced, to a longer side of at least `fit` px, as the service decodes them.
 
     A picture that cannot be decoded is a frame with a problem: it never spoils the rest.
 
@@ -45,18 +57,18 @@ def frames(sources: Sequence[str]) -> Iterator[Frame]:
             yield from _video(source, int(number))
         elif path.is_dir():
             for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES):
-                yield _picture(file)
+                yield _picture(file, fit)
         elif not path.exists():
             raise SourceError(f"{source}: no such file or folder; name pictures, folders, videos or camera:0")
         elif path.suffix.lower() in VIDEOS:
             yield from _video(source, source)
         else:
-            yield _picture(path)
+            yield _picture(path, fit)
 
 
-def _picture(path: Path) -> Frame:
+def _picture(path: Path, fit: int | None) -> Frame:
     try:
-        return Frame(str(path), None, read_rgb(path))
+        return Frame(str(path), None, read_picture(path, fit=fit))
     except ImageError as error:
         return Frame(str(path), None, None, str(error))
 
@@ -71,7 +83,8 @@ def _video(name: str, source: str | int) -> Iterator[Frame]:
             read, bgr = capture.read()
             if not read:
                 return
-            yield Frame(name, index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
+            rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+            yield Frame(name, index, Picture(rgb, (rgb.shape[1], rgb.shape[0]), 1, "video"))
             index += 1
     finally:
         capture.release()
@@ -148,11 +161,11 @@ def predict(
     detector: Detector, sources: Sequence[str], *, conf: float | None = None, annotated: Annotated | None = None
 ) -> Iterator[dict[str, object]]:
     """Yield the JSON object of every picture of `sources`, and keep it drawn on in `annotated`, if given."""
-    for frame in frames(sources):
-        if frame.image is None:
+    for frame in frames(sources, fit=detector.imgsz):
+        if frame.picture is None:
             yield answer(frame, None)
             continue
-        faces = detector.predict(frame.image, conf=conf)
+        faces = detector.predict_picture(frame.picture, conf=conf)
         if annotated is not None:
-            annotated.write(frame, frame.image, faces)
+            annotated.write(frame, frame.whole(), faces)
         yield answer(frame, faces)

@@ -1,8 +1,11 @@
 import io
+import os
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pillow_heif
 import pytest
@@ -10,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from emotion_yolo.imaging import ImageLimits, Refusal, RefusedImageError, decode, heif
+from benchmarks.attacks import bmp_rle
+from emotion_yolo.errors import ImageError
+from emotion_yolo.imaging import ImageLimits, Refusal, RefusedImageError, decode, heif, read_rgb
 from tests.api.conftest import encoded, painted
 
 # Pillow warns of damaged metadata; here warnings would be errors.
@@ -264,3 +269,93 @@ def png(width: int, height: int, raw: bytes, *, depth: int = 8) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+def test_refuses_cut_off_pictures_even_when_another_library_allows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)))
+    cut = data[:-2_000] + data[-12:]
+    assert refused(cut) is Refusal.UNDECODABLE
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_decodes_more_pixels_than_pillow_allows_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    assert decode(encoded(pattern(), "PNG"), LIMITS).image_wh == (48, 24)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9", b"\0" * 64 + b"\xff\xd9"])
+def test_refuses_a_cut_jpeg_however_it_ends(end: bytes, progressive: bool) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    data = encoded(noise, "JPEG", progressive=progressive)
+    assert refused(data[: len(data) * 35 // 100] + end) is Refusal.UNDECODABLE
+
+
+def test_takes_a_jpeg_with_a_few_stray_bytes() -> None:
+    data = encoded(pattern(), "JPEG")
+    table = data.index(b"\xff\xdb")
+    assert decode(data[:table] + b"\0\0\xff\xff" + data[table:], LIMITS).image_wh == (48, 24)
+    assert decode(data[:-2] + b"\0" * 9 + data[-2:], LIMITS).image_wh == (48, 24)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_ordinary_pictures_have_the_pixels_that_opencv_reads(kind: str, mode: str) -> None:
+    data = encoded(
+        Image.fromarray(np.random.default_rng(1).integers(0, 256, (61, 83, 3), dtype=np.uint8)).convert(mode), kind
+    )
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert np.array_equal(decode(data, LIMITS).pixels, expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "TIFF"])
+def test_shows_what_is_transparent_on_white_in_every_format(kind: str) -> None:
+    image = Image.new("RGBA", (48, 24), (255, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 24, 24))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = decode(encoded(image, kind, **options), LIMITS).pixels
+    assert pixels[12, 12].tolist() == [255, 255, 255]
+    assert pixels[12, 36].tolist() == [255, 0, 0]
+
+
+def test_lays_the_first_frame_of_a_webp_on_its_canvas() -> None:
+    red = Image.new("RGB", (48, 24), "red")
+    blue = red.copy()
+    blue.paste("blue", (20, 10, 30, 20))
+    data = bytearray(encoded(red, "WEBP", save_all=True, append_images=[blue], lossless=True))
+    first = data.index(b"ANMF")
+    second = data.index(b"ANMF", first + 4)
+    del data[first:second]  # so that the smaller second frame comes first
+    data[4:8] = struct.pack("<I", len(data) - 8)
+    pixels = decode(bytes(data), LIMITS).pixels
+    assert pixels.shape == (24, 48, 3)
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[15, 25].tolist() == [0, 0, 255]
+
+
+def test_decodes_bitmaps_of_run_lengths() -> None:
+    assert decode(bmp_rle(40, 30), LIMITS).image_wh == (40, 30)
+    assert refused(bmp_rle(40, 30)[:1000]) is Refusal.UNDECODABLE
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_a_reduced_pixel_is_the_mean_of_a_block(kind: str) -> None:
+    noise = np.random.default_rng(2).integers(0, 256, (205, 307, 3), dtype=np.uint8)
+    picture = decode(
+        encoded(Image.fromarray(noise), kind, **({"lossless": True} if kind == "WEBP" else {})), LIMITS, fit=100
+    )
+    assert (picture.factor, picture.pixels.shape) == (3, (68, 102, 3))
+    mean = noise[:204, :306].reshape(68, 3, 102, 3, 3).mean(axis=(1, 3))
+    assert np.abs(picture.pixels - mean).max() <= 1
+
+
+def test_reads_a_file_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    path.write_bytes(encoded(pattern()))
+    assert np.array_equal(read_rgb(path), _PATTERN)
+
+
+def test_says_why_a_file_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"x\.png: cannot be read"):
+        read_rgb(tmp_path / "x.png")

@@ -1,6 +1,7 @@
 """HEIF with HEVC pictures (ISO/IEC 23008-12), where the package `pillow-heif` is installed."""
 
 import numpy as np
+from PIL import Image
 
 from emotion_yolo.imaging.pixels import assemble, blend_on_white
 from emotion_yolo.imaging.plans import ImageLimits, Pixels, Plan, check_memory, check_size, reduction
@@ -97,6 +98,6 @@ def decode(plan: Plan, limits: ImageLimits) -> tuple[Pixels, tuple[int, int], in
 
     def rgb_of(top: int, bottom: int) -> Pixels:
         strip = samples[top:bottom]
-        return blend_on_white(strip[..., :3], strip[..., 3]) if strip.shape[2] == 4 else strip
+        return blend_on_white(Image.fromarray(strip)) if strip.shape[2] == 4 else strip
 
     return assemble(size, factor, rgb_of), size, factor

@@ -26,8 +26,9 @@ from emotion_yolo.imaging.refusals import Refusal, RefusedImageError, out_of_mem
 HEAD = struct.Struct("<Q")
 """Length of the JSON head of an answer, or of a pickled job."""
 
-_MOST_WAITING = 4.0  # times the CPU limit that a picture may take by the clock, on a machine that is busy
-_START_S = 20.0  # for a process to start and import the decoders
+# Where the system has no timer of CPU time (Windows), the clock decides; other work may slow a decoder down.
+_HAS_CPU_TIMER = hasattr(signal, "setitimer")
+_CLOCK_PER_CPU = 4.0
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Job:
 class DecoderPool:
     """Decodes plans: in this process where inspection bounds the work, else in one of `seats` processes.
 
-    Processes start when they are first needed. A picture that takes more than `cpu_s` seconds of CPU time, or four
-    times that by the clock, is refused; its seat is free at once.
+    Processes start when they are first needed. A picture that takes more than `cpu_s` seconds of CPU time is refused;
+    its seat is free at once.
     """
 
     def __init__(self, limits: ImageLimits, *, seats: int, cpu_s: float) -> None:
@@ -76,11 +77,16 @@ class DecoderPool:
         finally:
             self._seats.put(seat)
 
+    @property
+    def processes(self) -> list[int]:
+        """Return the ids of the decoder processes that run now."""
+        return [seat.process_id for seat in self._all if seat.process_id is not None]
+
     def close(self) -> None:
         """End all processes, and what they are decoding with them; never waits for a decoder."""
         self._closed = True
         for seat in self._all:
-            seat.end()
+            seat.close()
 
 
 class _Seat:
@@ -89,10 +95,16 @@ class _Seat:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def process_id(self) -> int | None:
+        process = self._process
+        return None if process is None else process.pid
 
     def decode(self, job: Job, *, timeout_s: float) -> Picture:
         process = self._started()
-        limit_s = min(timeout_s, _MOST_WAITING * job.cpu_s)
+        limit_s = timeout_s if _HAS_CPU_TIMER else min(timeout_s, _CLOCK_PER_CPU * job.cpu_s)
         overrun = threading.Event()
 
         def stop() -> None:
@@ -105,6 +117,8 @@ class _Seat:
             return _exchange(process, job)
         except (OSError, EOFError, ValueError) as error:
             self.end()
+            if self._closed:
+                raise TimeoutError("the decoders are closed") from error
             if not overrun.is_set():
                 raise out_of_memory(job.plan.format) from error  # whoever stops processes: the system, for memory
             if limit_s < timeout_s:
@@ -114,8 +128,10 @@ class _Seat:
             timer.cancel()
 
     def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is not None and self._process.poll() is not None:
+            self.end()
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
+            if self._process is None:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "emotion_yolo.imaging.worker"],
                     stdin=subprocess.PIPE,
@@ -126,6 +142,10 @@ class _Seat:
                 if self._process.stdout is None or not self._process.stdout.read(1):
                     raise out_of_memory("picture")
             return self._process
+
+    def close(self) -> None:
+        self._closed = True
+        self.end()
 
     def end(self) -> None:
         """Kill the process and its child."""

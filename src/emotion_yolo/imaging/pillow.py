@@ -12,7 +12,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from emotion_yolo.imaging.pixels import assemble
+from emotion_yolo.imaging.pixels import assemble, blend_on_white
 from emotion_yolo.imaging.plans import Pixels, Plan
 from emotion_yolo.imaging.refusals import Refusal, RefusedImageError, out_of_memory, undecodable
 
@@ -77,9 +77,7 @@ def _rgb(image: Image.Image, factor: int) -> Pixels:
             grey = (np.asarray(strip).astype(np.uint16) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
         if transparent:
-            rgba = strip.convert("RGBA")
-            strip = Image.new("RGB", rgba.size, "white")
-            strip.paste(rgba, mask=rgba.getchannel("A"))
+            return blend_on_white(strip.convert("RGBA"))
         return np.asarray(strip.convert("RGB"))
 
     return assemble((width, height), factor, rgb_of)

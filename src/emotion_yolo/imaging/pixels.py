@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from emotion_yolo.imaging.plans import Pixels
 
@@ -38,7 +39,8 @@ def shrink(rgb: Pixels, factor: int) -> Pixels:
     return reduced.astype(np.uint8, copy=False)
 
 
-def blend_on_white(rgb: Pixels, alpha: Pixels) -> Pixels:
-    """Show a picture [h, w, 3] with opacity [h, w] on white."""
-    opacity = alpha[..., None].astype(np.uint32)
-    return ((rgb * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
+def blend_on_white(rgba: Image.Image) -> Pixels:
+    """Show a picture of mode RGBA on white."""
+    white = Image.new("RGB", rgba.size, "white")
+    white.paste(rgba, mask=rgba.getchannel("A"))
+    return np.asarray(white)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from emotion_yolo.imaging.exif import read_orientation
 from emotion_yolo.imaging.pixels import assemble, blend_on_white, shrink
@@ -162,8 +163,9 @@ def decode(plan: Plan) -> Pixels:
 
     def rgb_of(top: int, bottom: int) -> Pixels:
         strip = samples[top:bottom]
-        rgb = strip[..., 2::-1]
-        return blend_on_white(rgb, strip[..., 3]) if strip.shape[2] == 4 else np.ascontiguousarray(rgb)
+        if strip.shape[2] == 4:
+            return blend_on_white(Image.fromarray(cv2.cvtColor(strip, cv2.COLOR_BGRA2RGBA)))
+        return np.ascontiguousarray(strip[..., ::-1])
 
     if plan.placed:
         left, top, width, height = plan.placed
