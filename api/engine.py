@@ -3,13 +3,11 @@
 bytes ── decode ──▶ preprocess ──▶ inference ──▶ postprocess ──▶ Analysis
 """
 
-import ctypes
-import gc
 import json
-import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -17,18 +15,22 @@ from typing import Any
 import cv2
 import numpy as np
 
-from api.images import ImageLimits, Picture, decode
+from api.images import PictureDecoder
 from api.logs import LOGGER
+from api.memory import Answer, return_freed_memory
 from api.metrics import Metrics
 from api.problems import Code, Problem
 from api.scheduler import Ticket
 from api.settings import Settings
 from emotion_yolo.errors import EmotionYoloError, ModelError
+from emotion_yolo.imaging import LOCAL, Picture, Pixels, decode
 from emotion_yolo.inference.detector import Detector
-from emotion_yolo.inference.letterbox import Letterbox
 from emotion_yolo.structures.detections import Detections
 
 METRICS_NAME = "metrics.json"
+
+Draw = Callable[[Pixels, Detections], memoryview]
+"""Draws on a picture, in place, and returns it encoded."""
 
 
 class State(StrEnum):
@@ -53,7 +55,8 @@ class Options:
 class Analysis:
     """What became of a picture; `timing_ms` has the phases and `total`, from hand-in to end, waiting included."""
 
-    picture: Picture
+    image_wh: tuple[int, int]
+    format: str
     detections: Detections
     timing_ms: dict[str, float]
 
@@ -68,9 +71,7 @@ class Engine:
         """`metrics.json` of the loaded model, if it has one."""
         self._settings = settings
         self._metrics = metrics
-        self._limits = ImageLimits(
-            settings.max_bytes, settings.max_pixels, min_side=settings.min_side, max_side=settings.max_side
-        )
+        self.pictures = PictureDecoder(settings)
         self._detector: Detector | None = None
 
     @property
@@ -117,11 +118,11 @@ class Engine:
 
         def warm_up(_: int) -> None:
             for file in files:
-                detector.predict(decode(file, self._limits).pixels)
+                detector.predict(decode(file, LOCAL).pixels)
 
         with ThreadPoolExecutor(settings.workers) as pool:  # at once, so that they warm the buffers of every stream
             list(pool.map(warm_up, range(settings.workers)))
-        _return_memory()
+        return_freed_memory()
         self._detector = detector
         self._metrics.model.labels(detector.spec.name, detector.spec.version).set(1)
         if self.state is State.LOADING:
@@ -140,15 +141,44 @@ class Engine:
         self.state = State.DRAINING
         self._metrics.ready.set(0)
 
-    def analyse(self, data: bytes, options: Options, ticket: Ticket, *, whole: bool = False) -> Analysis:
-        """Find the faces in a picture; call it from a job. `whole` keeps the picture's full resolution.
+    def analyse(self, data: bytes, options: Options, ticket: Ticket) -> Analysis:
+        """Find the faces in a picture; call it from a job.
 
         Raises:
             Problem: no picture that can be used, or nobody waits for the answer any more.
         """
-        detector = self.detector
         begin = time.perf_counter()
-        picture = decode(data, self._limits, fit=None if whole else detector.imgsz)
+        with self.pictures.decoded(data, seconds_left=ticket.seconds_left, fit=self.detector.imgsz) as picture:
+            return self._analyse(data, picture, options, ticket, begin)
+
+    def annotate(
+        self, data: bytes, options: Options, ticket: Ticket, *, draw: Draw, answer_bytes: float
+    ) -> tuple[Answer, Analysis]:
+        """Find the faces in a picture and draw them on all of its pixels; call it from a job.
+
+        What is found is what `analyse` finds. `answer_bytes` is the most memory that encoding takes for each pixel.
+
+        Raises:
+            Problem: no picture that can be used, or nobody waits for the answer any more.
+        """
+        begin = time.perf_counter()
+        whole = self.pictures.inspect(data)
+        reduced = self.pictures.inspect(data, fit=self.detector.imgsz)
+        width, height = whole.size
+        memory = max(whole.memory, int((3 + answer_bytes) * width * height))
+        if memory > self.pictures.limits.max_memory:
+            message = f"drawing on this {whole.format} takes {memory / 1e6:.0f} MB"
+            limit = f"expected at most {self.pictures.limits.max_memory / 1e6:.0f} MB"
+            raise Problem(Code.TOO_MANY_PIXELS, f"{message}, {limit}; scale it down, or ask for a JPEG")
+        analysis = self.analyse(data, options, ticket) if reduced.factor > 1 else None
+        with self.pictures.hold(memory, seconds_left=ticket.seconds_left) as held:
+            picture = self.pictures.decode(whole, seconds_left=ticket.seconds_left)
+            analysis = analysis or self._analyse(data, picture, options, ticket, begin)
+            ticket.check()
+            return held.answer(draw(picture.pixels, analysis.detections)), analysis
+
+    def _analyse(self, data: bytes, picture: Picture, options: Options, ticket: Ticket, begin: float) -> Analysis:
+        detector = self.detector
         decoded = time.perf_counter()
         ticket.check()
         tensor, box = detector.preprocess(picture.pixels)
@@ -156,10 +186,9 @@ class Engine:
         raw = detector.infer(tensor)
         inferred = time.perf_counter()
         ticket.check()
-        detections = detector.postprocess(
-            raw, in_full(box, picture), conf=options.conf, max_faces=self._settings.max_faces
-        )
-        detections = _chosen(detections, options)
+        box = box.in_full(picture.image_wh, picture.factor)
+        found = detector.postprocess(raw, box, conf=options.conf, max_faces=self._settings.max_faces)
+        detections = _chosen(found, options)
         end = time.perf_counter()
         seconds = {
             "decode": decoded - begin,
@@ -169,7 +198,8 @@ class Engine:
         }
         self._count(data, picture, detections, seconds)
         seconds["total"] = end - ticket.handed_in
-        return Analysis(picture, detections, {name: round(value * 1000, 3) for name, value in seconds.items()})
+        timing_ms = {name: round(value * 1000, 3) for name, value in seconds.items()}
+        return Analysis(picture.image_wh, picture.format, detections, timing_ms)
 
     def _count(self, data: bytes, picture: Picture, detections: Detections, seconds: dict[str, float]) -> None:
         metrics = self._metrics
@@ -210,20 +240,6 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
-
-
-def _return_memory() -> None:
-    """Give what compiling has freed back to the system, some 30 MB; glibc keeps it otherwise."""
-    gc.collect()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
-
-
-def in_full(box: Letterbox, picture: Picture) -> Letterbox:
-    """Let boxes come out in px of the picture, even if a reduction of it was looked at."""
-    height, width = picture.pixels.shape[:2]
-    shrunk = max(width, height) / max(picture.image_wh)
-    return replace(box, image_wh=picture.image_wh, scale=box.scale * shrunk)
 
 
 def _chosen(detections: Detections, options: Options) -> Detections:

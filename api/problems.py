@@ -22,11 +22,13 @@ class Code(StrEnum):
     TOO_MANY_CHUNKS = "too_many_chunks"
     TOO_LARGE = "too_large"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_COMPLEX = "too_complex"
     BAD_DIMENSIONS = "bad_dimensions"
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
     UNSUPPORTED_FORMAT = "unsupported_format"
     UNSUPPORTED_PIXELS = "unsupported_pixels"
     UNDECODABLE = "undecodable"
+    DECODE_TIMEOUT = "decode_timeout"
     POLYGLOT = "polyglot"
     UPLOAD_TIMEOUT = "upload_timeout"
     UNAUTHORIZED = "unauthorized"
@@ -53,11 +55,13 @@ STATUS: dict[Code, int] = {
     Code.TOO_MANY_CHUNKS: 413,
     Code.TOO_LARGE: 413,
     Code.TOO_MANY_PIXELS: 413,
+    Code.TOO_COMPLEX: 422,
     Code.BAD_DIMENSIONS: 422,
     Code.UNSUPPORTED_CONTENT_TYPE: 415,
     Code.UNSUPPORTED_FORMAT: 415,
     Code.UNSUPPORTED_PIXELS: 415,
     Code.UNDECODABLE: 422,
+    Code.DECODE_TIMEOUT: 422,
     Code.POLYGLOT: 422,
     Code.UPLOAD_TIMEOUT: 408,
     Code.UNAUTHORIZED: 401,

@@ -117,7 +117,7 @@ class DetectAnswer(_Schema):
     def of(cls, analysis: Analysis, spec: ModelSpec) -> "DetectAnswer":
         """Build the answer for an analysed picture."""
         found = analysis.detections
-        width, height = analysis.picture.image_wh
+        width, height = analysis.image_wh
         faces = zip(
             np.round(found.xyxy.astype(np.float64), 2).tolist(),
             np.round(found.confidence.astype(np.float64), 4).tolist(),

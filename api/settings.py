@@ -56,6 +56,14 @@ class Settings(BaseSettings):
     max_pixels: Annotated[int, Field(ge=1_000, le=200_000_000)] = Field(
         default=25_000_000, description="Pixels of a picture."
     )
+    memory_bytes: Annotated[int, Field(ge=1_000_000, le=64_000_000_000)] | None = Field(
+        default=None,
+        description="Bytes of decoded pictures and drawn answers held at once; a picture may take three quarters of "
+        "it. Default: 8 for each of `EMOTION_MAX_PIXELS`.",
+    )
+    decode_s: Seconds = Field(
+        default=0.75, description="Seconds of CPU time that decoding a picture may take in a process of its own."
+    )
     min_side: Annotated[int, Field(ge=1, le=1_000)] = Field(default=8, description="Least width and height in px.")
     max_side: Annotated[int, Field(ge=1_000, le=65_535)] = Field(
         default=16_384, description="Largest width and height in px."
@@ -138,6 +146,16 @@ class Settings(BaseSettings):
                 "a full batch could never pass"
             )
         return self
+
+    @property
+    def memory_budget(self) -> int:
+        """Return the bytes of decoded pictures and drawn answers that may be held at once."""
+        return self.memory_bytes or 8 * self.max_pixels
+
+    @property
+    def picture_memory(self) -> int:
+        """Return the bytes that one picture may take."""
+        return self.memory_budget * 3 // 4
 
     def keys(self) -> tuple[str, ...]:
         """Return the API keys of the variable and of the file.

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 
-from api.engine import in_full
-from api.images import ImageLimits, Picture, decode
 from benchmarks.service import pictures
 from benchmarks.timing import median_ms
 from emotion_yolo.data.prepared import Sample, decoded, read_crops, read_scenes
 from emotion_yolo.evaluation.figures import Outcome, SceneFigures, match_faces
+from emotion_yolo.imaging import ImageLimits, Picture, decode
 from emotion_yolo.inference.backends import Precision
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.paths import PREPARED, RELEASE
@@ -47,14 +46,14 @@ DECODINGS = (Choice("decoded whole", reduced=False), Choice("decoded reduced"))
 def look(detector: Detector, picture: Picture, sample: Sample) -> Outcome:
     """Analyse a picture as the service does."""
     tensor, box = detector.preprocess(picture.pixels)
-    raw, box = detector.infer(tensor), in_full(box, picture)
+    raw, box = detector.infer(tensor), box.in_full(picture.image_wh, picture.factor)
     return Outcome(sample, detector.postprocess(raw, box, conf=0.001, iou=0.7, ios=1), detector.postprocess(raw, box))
 
 
 def whole(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Picture]]:
     """Yield pictures in full."""
     for sample, image in decoded(samples, threads=1):
-        yield sample, Picture(image, (image.shape[1], image.shape[0]), "")
+        yield sample, Picture(image, (image.shape[1], image.shape[0]), 1, "")
 
 
 def enlarged(samples: Sequence[Sample], *, reduced: bool, fit: int) -> Iterator[tuple[Sample, Picture]]:

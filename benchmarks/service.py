@@ -15,10 +15,10 @@ from typing import Any
 
 from PIL import Image
 
-from api.images import ImageLimits, decode
 from api.settings import Settings
 from benchmarks.client import Connection, Service, free_port, our_service, percentile, serve
 from benchmarks.timing import median_ms
+from emotion_yolo.imaging import ImageLimits, decode
 from emotion_yolo.inference.artefact import read_spec
 from emotion_yolo.inference.detector import Detector
 

@@ -34,6 +34,7 @@ TRUTH_COLOUR: Colour = (255, 255, 255)
 _FOUND: Colour = (44, 190, 44)
 _NOT_FOUND: Colour = (255, 127, 14)
 _CHECK_SIDE = 192  # px
+_BAND_PX = 1_000_000
 
 _INK: Colour = (20, 20, 20)
 _PAPER: Colour = (255, 255, 255)
@@ -44,14 +45,27 @@ def draw_detections(image: Image, detections: Detections) -> Image:
 
     Lines and letters scale with the picture; labels stay within it.
     """
-    canvas = PillowImage.fromarray(image)
-    draw = ImageDraw.Draw(canvas)
-    # The least confident first, so that the surest answers lie on top.
-    for box, probabilities in zip(detections.xyxy[::-1], detections.probabilities[::-1], strict=True):
-        emotion = Emotion(int(probabilities.argmax()))
-        text = f"{emotion.label} {probabilities[emotion]:.0%}"
-        _draw_box(draw, box.tolist(), COLOURS[emotion], text, canvas.size)
-    return np.asarray(canvas)
+    drawn = image.copy()
+    draw_on(drawn, detections)
+    return drawn
+
+
+def draw_on(image: Image, detections: Detections) -> None:
+    """Draw a box, the emotion and its probability for each face on an RGB picture [H, W, 3], in place.
+
+    It goes from band to band: Pillow copies what it draws on, at four bytes a pixel.
+    """
+    height, width = image.shape[:2]
+    rows = max(_BAND_PX // width, 1)
+    for top in range(0, height, rows) if len(detections) else ():
+        band = PillowImage.fromarray(image[top : top + rows])
+        draw = ImageDraw.Draw(band)
+        # The least confident first, so that the surest answers lie on top.
+        for box, probabilities in zip(detections.xyxy[::-1], detections.probabilities[::-1], strict=True):
+            emotion = Emotion(int(probabilities.argmax()))
+            text = f"{emotion.label} {probabilities[emotion]:.0%}"
+            _draw_box(draw, box.tolist(), COLOURS[emotion], text, (width, height), above=top)
+        image[top : top + rows] = np.asarray(band)
 
 
 def draw_box(image: Image, xyxy: Sequence[float], *, colour: Colour = TRUTH_COLOUR, text: str = "") -> Image:
@@ -62,13 +76,20 @@ def draw_box(image: Image, xyxy: Sequence[float], *, colour: Colour = TRUTH_COLO
 
 
 def _draw_box(
-    draw: ImageDraw.ImageDraw, xyxy: Sequence[float], colour: Colour, text: str, image_wh: tuple[int, int]
+    draw: ImageDraw.ImageDraw,
+    xyxy: Sequence[float],
+    colour: Colour,
+    text: str,
+    image_wh: tuple[int, int],
+    *,
+    above: int = 0,
 ) -> None:
+    """Draw on a picture, or on a band of it that has `above` rows above it."""
     width, height = image_wh
     line = max(1, round(max(image_wh) / 200))
     left, top = min(max(xyxy[0], 0), width - 1), min(max(xyxy[1], 0), height - 1)
     right, bottom = min(max(xyxy[2], left), width - 1), min(max(xyxy[3], top), height - 1)
-    draw.rectangle((left, top, right, bottom), outline=colour, width=line)
+    draw.rectangle((left, top - above, right, bottom - above), outline=colour, width=line)
     if not text:
         return
     font = _font(max(11, round(max(image_wh) / 40)))
@@ -76,7 +97,7 @@ def _draw_box(
     text_w, text_h = x2 + 2 * line, y2 + line
     # Above the box, or inside it at the picture's upper edge; moved left where it would leave the picture.
     label_left = max(min(left, width - text_w), 0)
-    label_top = top - text_h if top >= text_h else top
+    label_top = (top - text_h if top >= text_h else top) - above
     draw.rectangle((label_left, label_top, label_left + text_w, label_top + text_h), fill=colour)
     draw.text((label_left + line, label_top), text, font=font, fill=_readable_on(colour))
 

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from emotion_yolo.errors import ModelError
+from emotion_yolo.imaging import Picture
 from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.inference.backends import Backend, Infer, Precision, onnxruntime_backend, openvino_backend
 from emotion_yolo.inference.decoding import MAX_FACES, Tensor, decode
@@ -103,6 +104,11 @@ class Detector:
             temperature=self.spec.calibration.temperature,
             max_faces=max_faces,
         )
+
+    def predict_picture(self, picture: Picture, *, conf: float | None = None) -> Detections:
+        """Find the faces in a decoded picture; boxes are in px of the full picture, even if it was decoded smaller."""
+        tensor, box = self.preprocess(picture.pixels)
+        return self.postprocess(self.infer(tensor), box.in_full(picture.image_wh, picture.factor), conf=conf)
 
     def predict(
         self, image: Image, *, conf: float | None = None, iou: float | None = None, max_faces: int = MAX_FACES

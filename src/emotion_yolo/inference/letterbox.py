@@ -1,7 +1,7 @@
 """How a picture of any size is put into the network's input."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,6 +20,10 @@ class Letterbox:
     scale: float
     left: int
     top: int
+
+    def in_full(self, image_wh: tuple[int, int], factor: int) -> "Letterbox":
+        """Return this for the full picture of `image_wh` px, where one decoded `factor` times smaller was laid out."""
+        return replace(self, image_wh=image_wh, scale=self.scale / factor)
 
 
 def canvases(imgsz: int, *, stride: int = 32) -> tuple[Canvas, ...]:

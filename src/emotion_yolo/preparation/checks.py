@@ -5,22 +5,20 @@ is wrong that training on the rest would be. The raw folder is only ever read.
 """
 
 import hashlib
-import io
 import os
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import imagehash
 import yaml
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from emotion_yolo.data.cards import SPLITS, DatasetCard, Split
 from emotion_yolo.errors import DataError, ImageError, LayoutError
+from emotion_yolo.imaging import LOCAL, decode
 from emotion_yolo.pools import map_in_processes
 from emotion_yolo.structures.emotions import from_name
 from emotion_yolo.structures.images import SUFFIXES
@@ -136,41 +134,6 @@ def stop_if_untrainable(found: Scan, *, report: Path) -> None:
     raise DataError("\n".join(lines))
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode a picture's bytes to the end and turn it as its EXIF orientation says.
-
-    Raises:
-        ImageError: no picture, a damaged or cut-off one, or one of more pixels than Pillow's decompression-bomb limit.
-    """
-    with _strict_pillow():
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                return ImageOps.exif_transpose(image)
-        except Image.DecompressionBombWarning as error:
-            raise ImageError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; expected a photograph; scale it") from error
-        # The message of the one holds a memory address; the other comes where Ultralytics has been imported, which
-        # has Pillow's `open` try HEIC decoders that are not installed.
-        except (UnidentifiedImageError, ModuleNotFoundError) as error:
-            raise ImageError("not a picture of a known format; replace or drop it") from error
-        # Pillow's decoders let out whatever a damaged file makes them trip over: OSError, SyntaxError, struct.error …
-        except Exception as error:
-            raise ImageError(f"not a readable picture ({error}); replace or drop it") from error
-
-
-@contextmanager
-def _strict_pillow() -> Iterator[None]:
-    """Have Pillow refuse cut-off pictures and decompression bombs, whatever another library has set."""
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF and the like: the pixels decide
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
-
-
 def _check_class_table(root: Path, card: DatasetCard) -> None:
     path = root / "data.yaml"
     if not path.is_file():
@@ -257,7 +220,7 @@ def _examine(item: _Item, *, root: Path, class_names: Sequence[str], kind: str) 
     labels = _read_labels(item, root, class_names, kind, findings)
     try:
         data = (root / item.image).read_bytes()
-        image = decode(data)
+        image = Image.fromarray(decode(data, LOCAL).pixels)
         if min(image.size) < _MIN_SIDE:
             raise ImageError(f"{image.width}×{image.height} px; expected at least {_MIN_SIDE} a side; drop it")
         grey = image.convert("L").resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS)
