@@ -2,13 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.engine import Analysis
 from api.problems import STATUS, Code, Problem
 from emotion_yolo.inference.artefact import ModelSpec
-from emotion_yolo.structures.emotions import NAMES
 
 EmotionName = Literal["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -116,28 +114,12 @@ class DetectAnswer(_Schema):
     @classmethod
     def of(cls, analysis: Analysis, spec: ModelSpec) -> "DetectAnswer":
         """Build the answer for an analysed picture."""
-        found = analysis.detections
         width, height = analysis.image_wh
-        faces = zip(
-            np.round(found.xyxy.astype(np.float64), 2).tolist(),
-            np.round(found.confidence.astype(np.float64), 4).tolist(),
-            np.round(found.probabilities.astype(np.float64), 6).tolist(),
-            found.emotions,
-            strict=True,
-        )
         return cls.model_validate(
             {
                 "image": {"width": width, "height": height},
                 "model": model_name(spec),
-                "detections": [
-                    {
-                        "box": dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
-                        "emotion": emotion.label,
-                        "confidence": confidence,
-                        "probabilities": dict(zip(NAMES, probabilities, strict=True)),
-                    }
-                    for box, confidence, probabilities, emotion in faces
-                ],
+                "detections": analysis.detections.records(),
                 "timing_ms": analysis.timing_ms,
             }
         )
