@@ -108,6 +108,7 @@ class Train(_Section):
     lrf: Share
     cos_lr: bool
     warmup_epochs: NonNegative
+    warmup_bias_lr: NonNegative
     weight_decay: NonNegative
     box: NonNegative
     cls: NonNegative

@@ -5,14 +5,14 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import DEFAULT_CFG
+from ultralytics.utils import DEFAULT_CFG, nms
 from ultralytics.utils.tal import TaskAlignedAssigner
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from emotion_yolo.yolo.assigner import FaceAwareAssigner, criterion
 from emotion_yolo.yolo.network import export_onnx, torch_forward
-from emotion_yolo.yolo.trainer import resolve_amp, resolve_device
+from emotion_yolo.yolo.trainer import EmotionValidator, resolve_amp, resolve_device
 from emotion_yolo.yolo.view import attach_targets, data_yaml
 from emotion_yolo.yolo.weights import check_weights, save_weights
 
@@ -194,6 +194,21 @@ def test_the_precision_is_what_the_device_is_fast_in(
 def test_fp16_on_a_cpu_is_refused_with_the_choices() -> None:
     with pytest.raises(ModelError, match="set auto, bf16 or fp32"):
         resolve_amp("fp16", device="cpu")
+
+
+def test_suppression_answers_for_every_picture_however_slow_the_machine_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validator = EmotionValidator(save_dir=tmp_path, args={"task": "detect"})
+    validator.end2end = False
+    answer = torch.zeros(1, 12, 4)
+    answer[0, :4] = torch.tensor([[8.0, 24, 40, 56]] * 2 + [[10.0] * 4] * 2)  # four boxes that do not overlap
+    answer[0, 6] = 0.9
+    hours = iter(range(0, 360_000, 3_600))
+    monkeypatch.setattr(nms.time, "time", lambda: next(hours))  # each look at the clock is an hour later
+    found = validator.postprocess(answer.repeat(3, 1, 1))
+    assert [len(picture["conf"]) for picture in found] == [4, 4, 4]
+    assert [len(picture) for picture in nms.non_max_suppression(answer.repeat(3, 1, 1))] == [4, 0, 0]  # the default
 
 
 def test_weights_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
 """The training loop: Ultralytics' trainer with eight classes, the loss of `assigner`, and resumable checkpoints."""
 
 import ctypes
+import math
 import shutil
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import RANK
+from ultralytics.utils import RANK, nms
 from ultralytics.utils.torch_utils import unwrap_model
 
 from emotion_yolo.errors import ModelError
@@ -27,6 +29,26 @@ OnEpoch = Callable[[int, Mapping[str, float]], None]
 
 OURS = {"weights", "wise_ft_alpha", "scene_repeat", "valid_pictures", "amp", "device"}
 """What of `params.Train` is not Ultralytics' own argument of the same name."""
+
+
+class EmotionValidator(DetectionValidator):
+    """Ultralytics' validator without its time limit: the same weights give the same figures on a busy machine."""
+
+    def postprocess(self, preds: Any) -> list[dict[str, Any]]:
+        """Suppress overlapping boxes of the same class in every picture of the batch."""
+        # DetectionValidator.postprocess of Ultralytics 8.4.190, which passes no `max_time_img`: its default stops after
+        # 2 s + 0.05 s a picture, and the remaining pictures of the batch count as without a detection.
+        outputs = nms.non_max_suppression(
+            preds,
+            self.args.conf,
+            self.args.iou,
+            multi_label=True,
+            agnostic=self.args.single_cls or self.args.agnostic_nms,
+            max_det=self.args.max_det,
+            max_time_img=math.inf,
+            end2end=self.end2end,
+        )
+        return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in outputs]
 
 
 class EmotionTrainer(DetectionTrainer):
@@ -67,6 +89,12 @@ class EmotionTrainer(DetectionTrainer):
         if mode == "train":
             self.targets = attach_targets(dataset.labels)
         return dataset
+
+    def get_validator(self) -> EmotionValidator:
+        """Return the validator that every epoch and the final evaluation use."""
+        return EmotionValidator(
+            self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks
+        )
 
     def get_class_counts(self) -> Any:
         """Count the eight classes, targets by their shares; faces without an emotion weigh nothing."""
