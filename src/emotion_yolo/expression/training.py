@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from emotion_yolo.data.prepared import Sample, decoded
 from emotion_yolo.errors import DataError
-from emotion_yolo.export.onnx_store import store_in_half
 from emotion_yolo.expression.face_net import SIDE, FaceNet, Weights, face_net
 from emotion_yolo.inference.calibration import fit_temperature
+from emotion_yolo.onnx_store import store_in_half
 from emotion_yolo.structures.emotions import NAMES
 
 OnEpoch = Callable[[int, float, float], None]
@@ -207,7 +207,7 @@ def export_classifier(net: FaceNet, temperature: float, out: Path) -> None:
             dynamic_axes={"crops": {0: "batch"}, "probabilities": {0: "batch"}},
             dynamo=False,
         )
-    store_in_half(out)
+    store_in_half(out, exact=False)
 
 
 class _Calibrated(nn.Module):
