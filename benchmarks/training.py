@@ -30,7 +30,7 @@ def train_bare(data: Path, weights: str, out: Path, arguments: dict[str, object]
 
 def train_ours(data: Path, out: Path, arguments: dict[str, object], *, amp: str) -> Path:
     from emotion_yolo.params import Train, load_params
-    from emotion_yolo.yolo.trainer import train
+    from emotion_yolo.yolo.training import train
 
     params = Train.model_validate({**load_params().train.model_dump(), **arguments, "amp": amp, "device": "cpu"})
     return train(data, params, checkpoints=out / "ours").results
@@ -46,7 +46,7 @@ def measure(side: str, epochs: int) -> list[float]:
     """Train one side and return the seconds of each epoch but the first."""
     from emotion_yolo.params import load_params
     from emotion_yolo.paths import PREPARED
-    from emotion_yolo.yolo.trainer import OURS
+    from emotion_yolo.yolo.training import OURS
     from emotion_yolo.yolo.view import write_view
 
     params = load_params().train

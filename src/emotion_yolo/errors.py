@@ -11,6 +11,7 @@
     │   └── ImageError          exit 10  a picture that cannot be decoded
     ├── ModelError              exit 11  a model file that is missing, damaged, or of another kind
     │   └── ParityError         exit 12  an export that answers otherwise than the network it came from
+    ├── TrainingError           exit 13  a training that cannot go on: a data-loading process has died
     └── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
 
 Messages say what, where, what was got, what was expected, and what to do.
@@ -81,6 +82,12 @@ class ParityError(ModelError):
     """An exported model that answers otherwise than the network it came from."""
 
     exit_code = 12
+
+
+class TrainingError(EmotionYoloError):
+    """A training that cannot go on; what it has finished is kept."""
+
+    exit_code = 13
 
 
 class SettingsError(EmotionYoloError):

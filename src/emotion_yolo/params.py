@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from emotion_yolo.errors import ParamsError
 from emotion_yolo.paths import NO_MODEL, PARAMS
@@ -19,6 +19,10 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Pixels = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
 Count = Annotated[int, Field(ge=0)]
+Device = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+"""A GPU's number may be written as one: YAML reads `device: 0` so."""
+Optimizer = Literal["AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD", "MuSGD"]
+"""Ultralytics' but for `auto`, which would leave lr0, momentum and warmup_bias_lr unread."""
 
 
 Model = Annotated[str, Field(min_length=1)]
@@ -114,11 +118,13 @@ class Train(_Section):
     nbs: Annotated[int, Field(ge=1)]
     scene_repeat: Annotated[int, Field(ge=1, le=20)]
     valid_pictures: Annotated[int, Field(ge=1)]
-    optimizer: str
+    optimizer: Optimizer
     lr0: Positive
     lrf: Share
     cos_lr: bool
     warmup_epochs: NonNegative
+    warmup_bias_lr: NonNegative
+    momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative
     box: NonNegative
     cls: NonNegative
@@ -135,7 +141,7 @@ class Train(_Section):
     close_mosaic: Count
     multi_scale: Annotated[float, Field(ge=0, lt=1)]
     amp: Literal["auto", "fp16", "bf16", "fp32"]
-    device: str
+    device: Device
     workers: Count
     seed: Count
 
@@ -146,6 +152,7 @@ class Export(_Section):
     imgsz: Pixels
     max_upscale: Annotated[float, Field(ge=1, le=8)]
     parity: Positive
+    fallback_conf: Annotated[float, Field(gt=0, le=1)]
     iou: Share
     ios: Annotated[float, Field(gt=0, le=1)]
 
@@ -169,6 +176,8 @@ class Tracking(_Section):
 
     wandb: Literal["auto", "online", "offline", "off"]
     project: str
+    pictures: bool
+    system: bool
 
 
 class Classifier(_Section):

@@ -36,7 +36,9 @@ EXPORT_REPORT = REPORTS / "export"
 EVALUATE_REPORT = REPORTS / "evaluate"
 METRICS = REPORTS / "metrics.json"
 RUN = TRAIN_REPORT / "run.json"
-"""Which W&B run the training was. Not in `TRAINED`: its id is random, and whatever depends on it would run again."""
+"""Hardware, precision and libraries of the training."""
+TRAIN_SAMPLES = TRAIN_REPORT / "samples"
+"""A batch as augmented, and valid pictures with their labels and with the answers."""
 
 # Not outs: an out is deleted before its stage runs, and a checkpoint has to outlive that to be resumed from.
 CHECKPOINTS = Path(".checkpoints")

@@ -12,6 +12,21 @@ from typing import Protocol, Self
 from tqdm import tqdm
 
 
+def say(stage: str, text: str) -> None:
+    """Print a line about a stage on stderr, at once: its start, a step of it, its summary or a warning."""
+    print(f"{stage}: {text}", file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: `14 s`, `3 min 05 s`, `2 h 07 min`."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
 class Bar(Protocol):
     """One running task; a context manager."""
 

@@ -79,7 +79,8 @@ def _is_tracked(project: Project) -> bool:
     runs = [path.name for path in (project.root / ".wandb").rglob("offline-run-*") if path.is_dir()]
     identifiers = {name.rpartition("-")[2] for name in runs}
     assert len(runs) == 2
-    return identifiers == {project.json("reports/train/run.json")["run"]["id"]}
+    (record,) = (project.root / ".wandb/trainings").iterdir()
+    return identifiers == {json.loads(record.read_text("utf-8"))["run"]["id"]}
 
 
 def _can_be_compared(project: Project) -> None:

@@ -1,8 +1,13 @@
 """The export stage on a real, seeded network that was never trained: what it finds is the whole picture, everywhere."""
 
 import json
+import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +20,22 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
 
 from emotion_yolo.data.prepared import read_crops
+from emotion_yolo.digests import sha256_of
+from emotion_yolo.errors import ModelError, ParityError
 from emotion_yolo.evaluation.metrics import assign
-from emotion_yolo.inference.artefact import ModelSpec, checked_file, read_spec, sha256_of
+from emotion_yolo.export.parity import check_parity, refuse_differences
+from emotion_yolo.inference.artefact import ModelSpec, checked_file, read_spec
 from emotion_yolo.inference.backends import as_planes
 from emotion_yolo.inference.calibration import probabilities
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.params import load_params
-from emotion_yolo.paths import EXPORT, EXPORT_REPORT, PREPARED, TRAINED, WEIGHTS_NAME
+from emotion_yolo.paths import EXPORT, EXPORT_REPORT, PREPARED, RUN, TRAINED, WEIGHTS_NAME
 from emotion_yolo.stages import export as stage
 from emotion_yolo.stages import run_stage
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from emotion_yolo.structures.images import read_rgb
+from emotion_yolo.yolo.network import torch_forward
+from emotion_yolo.yolo.training import check
 from tests.builders import COLOURS, Image, labels_of, prepared_set
 
 REPOSITORY = Path(__file__).parents[2]
@@ -70,7 +80,10 @@ def make_project(root: Path) -> Path:
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     (root / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
     write_network(root / TRAINED / WEIGHTS_NAME, class_bias=-4.0)
-    forward = stage.torch_forward(root / TRAINED / WEIGHTS_NAME)
+    (root / RUN).parent.mkdir(parents=True)
+    environment = check(load_params(root / "params.yaml").train).environment
+    (root / RUN).write_text(json.dumps({"environment": environment}))
+    forward = torch_forward(root / TRAINED / WEIGHTS_NAME)
     whole = [[0, 0, SIDE, SIDE]]
     crops = {}
     for i in range(18):
@@ -118,7 +131,7 @@ def spec_of(root: Path) -> ModelSpec:
     return read_spec(root / EXPORT)
 
 
-def test_the_artefact_is_whole_and_says_what_it_was_made_from(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_artefact_is_whole_and_says_what_it_was_made_from(exported: Path) -> None:
     spec = spec_of(exported)
     assert {path.name for path in (exported / EXPORT).iterdir()} == {
         "model.json",
@@ -129,20 +142,24 @@ def test_the_artefact_is_whole_and_says_what_it_was_made_from(exported: Path, mo
     assert (spec.classes, spec.input.imgsz, spec.thresholds.iou) == (NAMES, SIDE, 0.4)
     assert spec.lineage.data == "abc.dir"
     assert spec.lineage.weights == sha256_of(exported / TRAINED / WEIGHTS_NAME)
-    monkeypatch.chdir(exported)
-    params = load_params()
-    assert stage.collect(params, weights=TRAINED / WEIGHTS_NAME, pin=Path("data.dvc")).params == spec.lineage.params
+    assert spec.lineage.environment is not None
+    assert spec.lineage.settings is not None
+    assert spec.lineage.settings["export"]["iou"] == 0.4
+    assert spec.storage == "fp16"
 
 
 def test_both_exports_answer_as_pytorch_does_and_the_report_says_how_nearly(exported: Path) -> None:
     report = report_of(exported)
-    assert report["parity_tolerance"] == 0.02
-    forward = stage.torch_forward(exported / TRAINED / WEIGHTS_NAME)
+    assert report["parity_tolerance"] == 0.01
+    assert report["storage"] == "fp16"
+    forward = torch_forward(exported / TRAINED / WEIGHTS_NAME)
     for backend in ("onnx", "openvino"):
         detector = Detector.load(exported / EXPORT, backend=backend)
         tensor, _ = detector.preprocess(picture(0))
         difference = np.abs(forward(as_planes(tensor))[0, 4:] - detector.infer(tensor)[0, 4:]).max()
-        assert difference <= report["parity"][backend]["score"] + 1e-6 <= 0.02
+        assert (
+            difference <= report["parity"][backend]["score"] + 1e-6 <= 1e-3
+        )  # fp16 storage loses nothing; rounding the fused weights costs more than 0.01 here
         assert report["parity"][backend]["box_px"] < 1
 
 
@@ -185,6 +202,83 @@ def test_without_scenes_the_threshold_is_chosen_on_crops_and_the_network_is_the_
         assert spec_of(project).files[name] == before.files[name]
 
 
+def test_a_network_that_finds_nothing_is_exported_with_the_fallback_threshold_and_a_warning(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_network(project / TRAINED / WEIGHTS_NAME, class_bias=-12.0)
+    run(project)
+    report, said = report_of(project), capsys.readouterr().err
+    assert (report["conf"], report["conf_chosen_on"], report["temperature"]) == (0.25, "fallback", 1.0)
+    assert spec_of(project).thresholds.conf == 0.25
+    assert "export: warning: the threshold is export.fallback_conf, 0.25" in said
+    assert len(Detector.load(project / EXPORT).predict(picture(0))) == 0  # which an evaluation can measure
+
+
+def test_scenes_in_which_nothing_is_found_leave_the_threshold_to_the_crops(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (project / PREPARED / "scenes/valid/labels").iterdir():
+        path.write_text(f"{FACE_ID} 0.02 0.02 0.02 0.02\n")
+    run(project)
+    assert report_of(project)["conf_chosen_on"] == "valid crops"
+    said = capsys.readouterr().err
+    assert "warning: no threshold can be chosen on valid scenes: 0 of 3 faces found in 3 pictures" in said
+
+
+def test_a_size_that_the_network_was_not_trained_for_is_reported_with_the_remedy(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_params(project, export={"imgsz": 256, "max_upscale": 2.5}, train={"imgsz": SIDE})
+    run(project)
+    report = report_of(project)
+    assert report["valid_face_f1_as_shown"] < report["valid_face_f1_at_training_size"]
+    assert re.search(
+        r"warning: the F1 of valid faces is .*; set export\.max_upscale to 1, or train", capsys.readouterr().err
+    )
+
+
+def set_params(root: Path, **changes: dict[str, Any]) -> None:
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    for section, values in changes.items():
+        params[section] |= values
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_the_summary_says_what_was_written(exported: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(project)
+    said = capsys.readouterr().err
+    assert f"export: models/export: version {spec_of(exported).version}" in said
+    assert "weights stored in fp16" in said
+    assert re.search(r"export: conf 0\.\d+ from valid scenes, temperature \d", said)
+
+
+def test_an_export_of_other_weights_is_told_from_the_right_one(exported: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(exported / TRAINED / WEIGHTS_NAME, weights_only=False)
+    with torch.no_grad():  # one channel of one layer of the class branch is lost
+        checkpoint["model"].model[-1].cv3[0][0][0].conv.weight[0] = 0
+    torch.save(checkpoint, tmp_path / "other.pt")
+    samples = read_crops(exported / PREPARED, "valid")
+    spec = spec_of(exported)
+    right = check_parity(exported / EXPORT, spec, torch_forward(exported / TRAINED / WEIGHTS_NAME), samples)
+    refuse_differences(right, 0.01)
+    wrong = check_parity(exported / EXPORT, spec, torch_forward(tmp_path / "other.pt"), samples)
+    with pytest.raises(ParityError, match=r"a class score differs from PyTorch's by 0\.\d+, expected at most 0\.01"):
+        refuse_differences(wrong, 0.01)
+
+
+def test_an_export_that_is_killed_leaves_a_folder_that_is_refused(project: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "emotion_yolo.stages.export"]
+    shutil.rmtree(project / EXPORT)
+    with subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.DEVNULL) as process:
+        while not (project / EXPORT / "model.bin").exists():  # all files are there but model.json
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    with pytest.raises(ModelError, match="its export did not finish"):
+        Detector.load(project / EXPORT)
+
+
 @pytest.mark.usefixtures("sigterm")
 class TestRefuses:
     def error(self, root: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
@@ -196,28 +290,10 @@ class TestRefuses:
     def test_an_export_that_answers_otherwise(
         self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        params = yaml.safe_load((project / "params.yaml").read_text())
-        params["export"]["parity"] = 1e-9
-        (project / "params.yaml").write_text(yaml.safe_dump(params))
+        set_params(project, export={"parity": 1e-9})
         code, message = self.error(project, monkeypatch, capsys)
         assert code == 12
         assert "a class score differs from PyTorch's by" in message
-        assert "raise export.parity" in message
         assert report_of(project)["parity_tolerance"] == 1e-9
-
-    def test_a_network_that_finds_nothing(
-        self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        write_network(project / TRAINED / WEIGHTS_NAME, class_bias=-12.0)
-        code, message = self.error(project, monkeypatch, capsys)
-        assert code == 11
-        assert "no face of the valid split is found; train longer" in message
-
-    def test_scenes_in_which_nothing_is_found(
-        self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        for path in (project / PREPARED / "scenes/valid/labels").iterdir():
-            path.write_text(f"{FACE_ID} 0.02 0.02 0.02 0.02\n")
-        code, message = self.error(project, monkeypatch, capsys)
-        assert code == 11
-        assert "no threshold can be chosen on valid: 0 of 3 faces found in 3 pictures" in message
+        with pytest.raises(ModelError, match="its export did not finish"):
+            Detector.load(project / EXPORT)

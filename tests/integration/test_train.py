@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,12 @@ from ultralytics import YOLO
 
 from emotion_yolo.params import Train, load_params
 from emotion_yolo.paths import CHECKPOINTS
-from emotion_yolo.stages.train import fingerprint, read_results, several_gpus
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from emotion_yolo.structures.images import read_rgb
 from emotion_yolo.structures.labels import read
+from emotion_yolo.yolo.hardware import several_gpus
+from emotion_yolo.yolo.trainer import Epoch
+from emotion_yolo.yolo.training import fingerprint, read_results
 from emotion_yolo.yolo.view import write_view
 from tests.builders import CELL, COLOURS, painted, painted_labels, prepared_set
 
@@ -76,7 +79,35 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     process = start(root)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
+    (root / "stderr.txt").write_text(errors)
     return root
+
+
+def test_a_training_says_where_it_runs_and_a_line_an_epoch(trained: Path) -> None:
+    lines = [line for line in (trained / "stderr.txt").read_text().splitlines() if line.startswith("train: ")]
+    assert re.match(
+        r"train: 2 epochs of 8 pictures, 7 for validation; CPU \(.+\), fp32, 1 threads, 0 data-load", lines[0]
+    )
+    assert re.match(r"train: epoch 1/2: loss box \S+ cls \S+ dfl \S+; valid mAP50 \S+ .*; .* s, .* s left", lines[1])
+    assert re.match(r"train: epoch 2/2: .*, done", lines[2])
+    assert re.match(r"train: models/trained/weights\.pt: epoch [12] of 2, the best on valid", lines[3])
+
+
+def test_the_outs_hold_nothing_random_and_say_where_they_were_made(trained: Path) -> None:
+    run = json.loads((trained / "reports/train/run.json").read_text())
+    assert set(run) == {"environment"}
+    assert run["environment"]["precision"] == "fp32"
+    assert run["environment"]["threads"] == 1
+    assert {"torch", "ultralytics"} <= run["environment"]["libraries"].keys()
+    metrics = json.loads((trained / "reports/train/metrics.json").read_text())
+    assert metrics["best_epoch"] in {1, 2}
+    assert not [name for name in metrics if "time" in name or "seconds" in name]
+
+
+def test_the_first_batch_and_the_answers_on_valid_can_be_looked_at(trained: Path) -> None:
+    samples = trained / "reports/train/samples"
+    assert {path.name for path in samples.iterdir()} == {"train_batch.jpg", "valid_truth.jpg", "valid_answers.jpg"}
+    assert all(min(read_rgb(path).shape[:2]) >= 64 for path in samples.iterdir())
 
 
 def test_a_training_leaves_a_plain_checkpoint_of_the_eight_emotions(trained: Path) -> None:
@@ -108,6 +139,8 @@ def test_training_twice_gives_the_same_weights(trained: Path, tmp_path: Path) ->
     assert process.returncode == 0, errors
     expected, got = (YOLO(r / "models/trained/weights.pt").model.state_dict() for r in (trained, root))
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+    outs = [{p.relative_to(r): p.read_bytes() for p in (r / "reports/train").rglob("*.*")} for r in (trained, root)]
+    assert outs[0] == outs[1]
 
 
 def test_the_result_is_averaged_with_the_starting_weights(trained: Path, tmp_path: Path) -> None:
@@ -131,7 +164,7 @@ def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -
         process = start(root)
         (folder,) = _checkpoint_folders(root)
         journal = folder / "epochs.jsonl"
-        before = len(journal.read_text().splitlines()) if journal.exists() else 1
+        before = len(journal.read_text().splitlines()) if journal.exists() else 0
         wait_for(journal, before + 1)
         process.send_signal(how)
         _, errors = process.communicate(timeout=60)
@@ -139,10 +172,11 @@ def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -
         assert not (root / "models/trained/weights.pt").exists()
         shutil.rmtree(root / "models")  # as DVC deletes outs before a stage runs
         shutil.rmtree(root / "reports", ignore_errors=True)
-    done = journal.read_text().splitlines()[1:]
+    done = journal.read_text().splitlines()
     process = start(root)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
+    assert re.search(r"train: resuming after epoch [2-6] of 6 of 8 pictures", errors)
     assert epochs_of(root) == [1, 2, 3, 4, 5, 6]
     curve = (root / "reports/train/plots/metrics/train_box_loss.tsv").read_text()
     for line in done[:-1]:  # of the last one the checkpoint may be missing, then it is trained again
@@ -156,6 +190,32 @@ def _checkpoint_folders(root: Path) -> list[Path]:
             return found
         time.sleep(0.1)
     raise AssertionError("no checkpoint folder was made")
+
+
+def test_a_data_loading_process_that_dies_ends_the_stage_with_a_sentence(tmp_path: Path) -> None:
+    root = project(tmp_path, epochs=200, workers=1, batch=2)
+    process = start(root)
+    (folder,) = _checkpoint_folders(root)
+    wait_for(folder / "epochs.jsonl", 1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [int(child) for child in children if b"emotion_yolo" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    assert workers
+    for worker in workers:
+        os.kill(worker, signal.SIGBUS)  # as the kernel does where /dev/shm is full
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 13, errors
+    assert "error: a data-loading process has died" in errors
+    assert "set train.workers to 0" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    root = project(tmp_path, device="cuda:7")
+    process = start(root)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert "error: train.device is 'cuda:7', but PyTorch sees" in errors
+    assert not (root / CHECKPOINTS).exists()
 
 
 def test_missing_weights_are_named_with_the_remedy(tmp_path: Path) -> None:
@@ -222,10 +282,10 @@ def test_the_fingerprint_changes_with_params_labels_and_weights(tmp_path: Path) 
 
 
 def test_the_curves_of_a_training_on_several_gpus_are_read_from_its_table(tmp_path: Path) -> None:
-    (tmp_path / "results.csv").write_text("epoch, time, metrics/mAP50(B)\n1, 2.5, 0.25\n2, 5.0, 0.5\n")
+    (tmp_path / "results.csv").write_text("epoch, time, metrics/mAP50-95(B)\n1, 2.5, 0.25\n2, 6.0, 0.125\n")
     assert list(read_results(tmp_path / "results.csv")) == [
-        (1, {"time": 2.5, "metrics/mAP50(B)": 0.25}),
-        (2, {"time": 5.0, "metrics/mAP50(B)": 0.5}),
+        Epoch(1, {"metrics/mAP50-95(B)": 0.25}, best=True, seconds=2.5),
+        Epoch(2, {"metrics/mAP50-95(B)": 0.125}, best=False, seconds=3.5),
     ]
     assert several_gpus("0,1")
     assert not several_gpus("auto")

@@ -28,20 +28,21 @@ from emotion_yolo.tracking.tracker import Tracker
 wandb_pb: Any = wandb_internal_pb2  # generated; its types depend on the version of protobuf
 ROOT = Path(__file__).parents[2]
 KEY = "k" * 40
+WEIGHTS = "a" * 64
 LINEAGE = {"data": "d1.dir", "revision": "abc1234"}
 
 
 def params(mode: Literal["auto", "online", "offline", "off"] = "offline") -> Params:
     loaded = load_params(ROOT / "params.yaml")
-    return loaded.model_copy(update={"tracking": Tracking(wandb=mode, project="emotion-yolo-test")})
+    return loaded.model_copy(
+        update={"tracking": Tracking(wandb=mode, project="emotion-yolo-test", pictures=True, system=False)}
+    )
 
 
 def start(mode: Literal["auto", "online", "offline"] = "offline", *, resume: bool = False) -> Tracker:
     return Tracker.start(
         params(mode),
-        live_dir=Path("live"),
-        run_file=Path("out/wandb.json"),
-        journal=Path("checkpoints/journal.jsonl"),
+        record=Path("checkpoints/wandb.json"),
         wandb_dir=Path(".wandb"),
         resume=resume,
         lineage=LINEAGE,
@@ -49,7 +50,7 @@ def start(mode: Literal["auto", "online", "offline"] = "offline", *, resume: boo
 
 
 def reopen(mode: Literal["auto", "online", "offline"] = "offline") -> Tracker:
-    return Tracker.reopen(params(mode), run_file=Path("out/wandb.json"), wandb_dir=Path(".wandb"), lineage=LINEAGE)
+    return Tracker.reopen(params(mode), weights=WEIGHTS, wandb_dir=Path(".wandb"), lineage=LINEAGE)
 
 
 @pytest.fixture(autouse=True)
@@ -292,6 +293,7 @@ def test_an_offline_run_holds_config_lines_summary_and_exit(monkeypatch: pytest.
 def test_the_evaluation_adds_to_the_run_of_the_training() -> None:
     with start() as training:
         training.log_epoch(1, {"map50": 0.25})
+        training.keep_for(WEIGHTS, wandb_dir=Path(".wandb"))
     Image.new("RGB", (8, 6)).save("confusion.png")
     Path("pr.csv").write_text("class,recall,precision\nhappy,0.5,0.75\nsad,1.0,0.25\n")
     model = Path("export/openvino")
@@ -341,8 +343,6 @@ time.sleep(60)
         assert victim.stdout is not None
         assert victim.stdout.readline() == b"ready\n"
         victim.send_signal(signal.SIGKILL)
-    shutil.rmtree("live")  # as DVC does
-    Path("out/wandb.json").unlink()
     with start(resume=True) as tracker:  # the last checkpoint is the one of epoch 1
         tracker.log_epoch(2, {"map50": 0.22})
         tracker.log_epoch(3, {"map50": 0.3})
@@ -354,8 +354,6 @@ time.sleep(60)
         {"_step": 2, "map50": 0.2},
         {"_step": 3, "map50": 0.3},
     ]
-    rows = Path("live/plots/metrics/map50.tsv").read_text().splitlines()
-    assert rows == ["step\tmap50", "1\t0.1", "2\t0.22", "3\t0.3"]
 
 
 def test_wandb_sync_makes_one_run_of_the_parts(server: Server) -> None:
@@ -365,6 +363,7 @@ def test_wandb_sync_makes_one_run_of_the_parts(server: Server) -> None:
     with start(resume=True) as tracker:
         tracker.log_epoch(2, {"map50": 0.22})
         tracker.log_epoch(3, {"map50": 0.3})
+        tracker.keep_for(WEIGHTS, wandb_dir=Path(".wandb"))
     with reopen() as tracker:
         tracker.log_summary({"test_map50": 0.25})
     environ = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_MODE": "online"}
@@ -391,7 +390,7 @@ def test_nothing_is_left_outside_the_project(tmp_path: Path) -> None:
         tracker.log_epoch(1, {"map50": 0.1})
         tracker.log_model(Path("export"), name="m", metadata={})
     assert list((tmp_path / "home").rglob("*")) == []
-    assert {path.name for path in Path().iterdir()} == {".wandb", "checkpoints", "export", "live", "out"}
+    assert {path.name for path in Path().iterdir()} == {".wandb", "checkpoints", "export"}
 
 
 def test_a_queued_experiment_keeps_its_run_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,8 +407,7 @@ def test_experiments_of_dvc_are_tracked_under_their_names() -> None:
     with Path("stage.py").open("a") as stage:
         stage.write("from test_wandb_offline import start\n")
         stage.write("with start() as tracker: tracker.log_epoch(1, {'metrics/mAP50-95(B)': 0.5})\n")
-    outs = {"outs": ["out", "checkpoints", "live/plots"], "metrics": ["live/metrics.json"]}
-    stage_of = {"cmd": f"{sys.executable} stage.py", "deps": ["stage.py"], **outs}
+    stage_of = {"cmd": f"{sys.executable} stage.py", "deps": ["stage.py"], "outs": ["checkpoints"]}
     Path("dvc.yaml").write_text(json.dumps({"stages": {"train": stage_of}}))
     Path(".gitignore").write_text(".wandb\n")
     who = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
@@ -419,7 +417,6 @@ def test_experiments_of_dvc_are_tracked_under_their_names() -> None:
     run("git", *who, "commit", "--quiet", "--message", "one")
     run(sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", "wise-owl")
     run(sys.executable, "-m", "dvc", "exp", "apply", "wise-owl")
-    assert json.loads(Path("live/metrics.json").read_text()) == {"map50_95": 0.5, "step": 1}
     [found] = offline_runs()
     assert found.run.display_name == "wise-owl"
     assert logged(found.lines) == [{"_step": 1, "map50_95": 0.5}]
@@ -436,8 +433,31 @@ def test_an_evaluation_without_a_run_of_the_training_begins_one(caplog: pytest.L
     [found] = offline_runs()
     assert found.run.run_id == tracker.info.id
     assert found.summary["test_map50"] == 0.5
-    [message] = warnings(caplog)
-    assert message.startswith("out/wandb.json: names no W&B run")
+    assert warnings(caplog) == []
+
+
+def test_pictures_of_the_data_set_are_logged_unless_the_params_say_no() -> None:
+    Image.new("RGB", (8, 6)).save("batch.png")
+    for pictures in (True, False):
+        chosen = params().model_copy(update={"tracking": params().tracking.model_copy(update={"pictures": pictures})})
+        with Tracker.start(
+            chosen, record=Path("wandb.json"), wandb_dir=Path(".wandb"), resume=False, lineage=LINEAGE
+        ) as tracker:
+            tracker.log_image("batch", Path("batch.png"))
+    assert sorted("batch" in line for run in offline_runs() for line in run.lines) == [True]
+
+
+def test_figures_of_the_machine_are_logged_where_the_params_ask_for_them() -> None:
+    for system in (True, False):
+        chosen = params().model_copy(update={"tracking": params().tracking.model_copy(update={"system": system})})
+        with Tracker.start(
+            chosen, record=Path("wandb.json"), wandb_dir=Path(".wandb"), resume=False, lineage=LINEAGE
+        ) as tracker:
+            assert tracker.info.id
+            while system and not any(record.HasField("stats") for run in offline_runs() for record in run.records):
+                time.sleep(0.5)
+    found = {run.run.run_id: any(record.HasField("stats") for record in run.records) for run in offline_runs()}
+    assert sorted(found.values()) == [False, True]
 
 
 def test_an_exception_marks_the_run_as_failed() -> None:
@@ -454,6 +474,7 @@ def test_an_online_run_is_streamed_and_reopened(server: Server) -> None:
     with start("auto") as training:
         training.log_epoch(1, {"map50": 0.1})
         training.log_epoch(2, {"map50": 0.2})
+        training.keep_for(WEIGHTS, wandb_dir=Path(".wandb"))
     assert training.info.mode == "online"
     assert training.info.url == f"{server.url}/someone/emotion-yolo-test/runs/{training.info.id}"
     assert server.complete
@@ -552,7 +573,6 @@ def test_a_crash_of_wandbs_process_is_one_warning(caplog: pytest.LogCaptureFixtu
         tracker.log_summary({"test_map50": 0.1})
     [message] = warnings(caplog)
     assert message.startswith("W&B failed while ")
-    assert Path("live/plots/metrics/map50.tsv").read_text().count("\n") == 4
 
 
 def test_a_hang_of_wandbs_process_ends_with_its_kill(
@@ -588,4 +608,3 @@ def test_a_folder_that_cannot_be_written_leaves_the_training_alone(caplog: pytes
     [message] = warnings(caplog)
     assert message.startswith("W&B cannot be used (FileExistsError")
     assert message.endswith("going on without")
-    assert Path("live/metrics.json").exists()

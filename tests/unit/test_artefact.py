@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from emotion_yolo.digests import sha256_of
 from emotion_yolo.errors import ModelError
-from emotion_yolo.inference.artefact import SPEC_NAME, checked_file, describe, read_spec, sha256_of, write_spec
+from emotion_yolo.inference.artefact import SPEC_NAME, checked_file, describe, read_spec, write_spec
+from emotion_yolo.inference.detector import Detector
 from tests.builders import exported_model
 
 
@@ -45,6 +47,7 @@ def test_a_folder_without_a_model_says_which_folders_hold_one(tmp_path: Path) ->
         ({"speed": "fast"}, "speed"),
         ({"spec": 2}, "spec"),
         ({"thresholds": {"conf": 1.5, "iou": 0.5}}, r"thresholds\.conf"),
+        ({"thresholds": {"conf": 0.0, "iou": 0.5}}, r"thresholds\.conf"),  # as exports that did not finish once left
         ({"input": {"imgsz": 100}}, r"input\.imgsz"),
         ({"calibration": {"temperature": 0}}, r"calibration\.temperature"),
     ],
@@ -93,3 +96,20 @@ def test_a_file_outside_the_artefact_is_refused_even_if_its_digest_fits(tmp_path
     file = describe(outside).model_copy(update={"path": "../secret"})
     with pytest.raises(ModelError, match="missing beside"):
         checked_file(tmp_path / "model", file)
+
+
+def test_an_export_that_did_not_finish_is_refused_by_name(model: Path, tmp_path: Path) -> None:
+    for name in ("model.onnx", "model.xml", "model.bin"):
+        (tmp_path / name).write_bytes((model / name).read_bytes())
+    (tmp_path / f"{SPEC_NAME}.partial").write_text("{}", "utf-8")  # killed while writing it
+    with pytest.raises(ModelError, match=rf"^{tmp_path}: .* its export did not finish; run `dvc repro export` again"):
+        Detector.load(tmp_path)
+
+
+def test_a_detector_loads_from_a_path_written_as_text(model: Path) -> None:
+    assert Detector.load(str(model), backend="onnx").spec == read_spec(model)
+
+
+def test_the_release_that_was_made_before_the_lineage_held_params_still_loads() -> None:
+    spec = read_spec(Path(__file__).parents[2] / "models/release")
+    assert (spec.lineage.settings, spec.lineage.environment, spec.storage) == (None, None, None)

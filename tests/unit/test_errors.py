@@ -17,6 +17,7 @@ TREE = {
     "ImageError": ("DataError", 10),
     "ModelError": ("EmotionYoloError", 11),
     "ParityError": ("ModelError", 12),
+    "TrainingError": ("EmotionYoloError", 13),
     "SettingsError": ("EmotionYoloError", 14),
     "RecipeError": ("EmotionYoloError", 15),
 }

@@ -1,12 +1,17 @@
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
-from emotion_yolo.errors import SourceError
-from emotion_yolo.inference.artefact import sha256_of
+from emotion_yolo.digests import sha256_of
+from emotion_yolo.errors import ModelError, SourceError
+from emotion_yolo.export.artefact import collect
+from emotion_yolo.inference.artefact import Lineage
 from emotion_yolo.params import load_params
-from emotion_yolo.tracking.lineage import collect, data_digest, git_revision, input_digests, uncommitted
+from emotion_yolo.tracking.lineage import data_digest, git_revision, input_digests, uncommitted
+from emotion_yolo.yolo.training import check
 from tests.builders import exported_model
 
 
@@ -59,18 +64,47 @@ def test_outside_git_the_revision_is_unknown(tmp_path: Path, monkeypatch: pytest
     assert git_revision() == "unknown"
 
 
-def test_the_lineage_changes_with_the_params_it_was_made_by_and_not_with_the_evaluation(tmp_path: Path) -> None:
-    pin, weights = tmp_path / "data.dvc", tmp_path / "weights.pt"
-    pin.write_text("outs:\n- md5: abc.dir\n  path: data\n")
-    weights.write_bytes(b"weights")
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, Path]:
+    """What a training has left: data pin, weights and its record."""
+    paths = {"pin": tmp_path / "data.dvc", "weights": tmp_path / "weights.pt", "run": tmp_path / "run.json"}
+    paths["pin"].write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    paths["weights"].write_bytes(b"weights")
+    paths["run"].write_text(json.dumps({"environment": check(load_params().train).environment}))
+    return paths
+
+
+def test_the_lineage_changes_with_the_params_it_was_made_by_and_not_with_the_evaluation(made: dict[str, Path]) -> None:
     params = load_params()
-    lineage = collect(params, weights=weights, pin=pin)
+    lineage = collect(params, **made)
     assert lineage.data == "abc.dir"
-    assert lineage.weights == sha256_of(weights)
+    assert lineage.weights == sha256_of(made["weights"])
     other = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"seed": 7})})
-    assert collect(other, weights=weights, pin=pin).params == lineage.params
+    assert collect(other, **made).params == lineage.params
     other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 7})})
-    assert collect(other, weights=weights, pin=pin).params != lineage.params
+    assert collect(other, **made).params != lineage.params
+
+
+def test_the_lineage_holds_the_params_themselves_and_where_the_weights_were_trained(made: dict[str, Path]) -> None:
+    params = load_params()
+    lineage = Lineage.model_validate_json(collect(params, **made).model_dump_json())
+    assert lineage.settings is not None
+    assert set(lineage.settings) == {"prepare", "train", "export"}
+    assert lineage.settings["train"]["lr0"] == params.train.lr0
+    assert lineage.environment is not None
+    assert lineage.environment.libraries["torch"] == torch.__version__.partition("+")[0]
+    assert lineage.environment.precision in {"fp16", "bf16", "fp32"}
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"environment": {"device": "cpu"}}', "[]"])
+def test_weights_without_a_record_of_their_training_are_not_exported(
+    made: dict[str, Path], content: str | None
+) -> None:
+    made["run"].unlink()
+    if content is not None:
+        made["run"].write_text(content)
+    with pytest.raises(ModelError, match=r"run\.json: does not say where .*`dvc repro train`"):
+        collect(load_params(), **made)
 
 
 def test_the_lineage_holds_the_digest_of_every_model_that_params_name(

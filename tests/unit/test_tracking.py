@@ -1,4 +1,4 @@
-"""DVCLive's files, the journal and the choice of W&B's mode: all that needs no W&B."""
+"""DVCLive's files, their journal and the choice of W&B's mode: all that needs no W&B."""
 
 import csv
 import json
@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from emotion_yolo.errors import StorageError
 from emotion_yolo.params import Params, Tracking, load_params
-from emotion_yolo.tracking.tracker import Tracker, flat_name
+from emotion_yolo.tracking.curves import Curves, flat_name
+from emotion_yolo.tracking.tracker import Tracker
 from emotion_yolo.tracking.wandb_run import wandb_mode
 
 ROOT = Path(__file__).parents[2]
 OFF: Params = load_params(ROOT / "params.yaml").model_copy(
-    update={"tracking": Tracking(wandb="off", project="emotion-yolo-test")}
+    update={"tracking": Tracking(wandb="off", project="emotion-yolo-test", pictures=True, system=False)}
 )
 
 
@@ -32,16 +33,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     os.environ.update(before)
 
 
-def start(*, resume: bool = False) -> Tracker:
-    return Tracker.start(
-        OFF,
-        live_dir=Path("live"),
-        run_file=Path("out/wandb.json"),
-        journal=Path("checkpoints/journal.jsonl"),
-        wandb_dir=Path(".wandb"),
-        resume=resume,
-        lineage={"data": "d1"},
-    )
+def start(*, resume: bool = False) -> Curves:
+    return Curves(Path("live"), journal=Path("checkpoints/journal.jsonl"), resume=resume)
 
 
 def curve(name: str) -> list[tuple[int, float]]:
@@ -56,7 +49,7 @@ def metrics() -> dict[str, float]:
 
 def delete_outs() -> None:
     """As DVC does before it runs a stage again."""
-    for path in [*Path("live").rglob("*"), Path("out/wandb.json")]:
+    for path in Path("live").rglob("*"):
         if path.is_file():
             path.unlink()
 
@@ -112,84 +105,113 @@ def test_ignores_a_misspelt_wandb_mode_with_a_warning(caplog: pytest.LogCaptureF
 
 
 def test_writes_a_row_an_epoch_and_the_last_values() -> None:
-    with start() as tracker:
-        tracker.log_epoch(1, {"metrics/mAP50(B)": 0.25, "train/box_loss": 2.0})
-        tracker.log_epoch(2, {"metrics/mAP50(B)": 0.5, "train/box_loss": 1.0})
+    with start() as curves:
+        curves.log_epoch(1, {"metrics/mAP50(B)": 0.25, "train/box_loss": 2.0}, best=True)
+        curves.log_epoch(2, {"metrics/mAP50(B)": 0.5, "train/box_loss": 1.0}, best=True)
     assert curve("map50") == [(1, 0.25), (2, 0.5)]
     assert curve("train_box_loss") == [(1, 2.0), (2, 1.0)]
-    assert metrics() == {"map50": 0.5, "train_box_loss": 1.0, "step": 2}
+    last = {"map50": 0.5, "train_box_loss": 1.0}
+    assert metrics() == {**last, "best_epoch": 2, "step": 2, "last": last}
+
+
+def test_the_metrics_are_those_of_the_best_epoch_whose_weights_are_kept() -> None:
+    with start() as curves:
+        curves.log_epoch(1, {"map50": 0.25}, best=True)
+        curves.log_epoch(2, {"map50": 0.5}, best=True)
+        curves.log_epoch(3, {"map50": 0.4}, best=False)
+    assert curves.best_epoch == 2
+    assert metrics() == {"map50": 0.5, "best_epoch": 2, "step": 3, "last": {"map50": 0.4}}
+
+
+def test_the_best_epoch_is_known_after_an_interruption() -> None:
+    killed = start()
+    killed.log_epoch(1, {"map50": 0.5}, best=True)
+    delete_outs()
+    with start(resume=True) as curves:
+        curves.log_epoch(2, {"map50": 0.4}, best=False)
+    assert metrics() == {"map50": 0.5, "best_epoch": 1, "step": 2, "last": {"map50": 0.4}}
+
+
+def test_the_same_epochs_leave_the_same_files() -> None:
+    written = []
+    for _ in range(2):
+        with start() as curves:
+            curves.log_epoch(1, {"map50": 0.25}, best=True)
+        written.append({path: path.read_bytes() for path in Path("live").rglob("*") if path.is_file()})
+        delete_outs()
+    assert written[0] == written[1]
 
 
 def test_metrics_are_on_disk_while_the_training_runs() -> None:
-    tracker = start()
-    tracker.log_epoch(1, {"map50": 0.25})
+    curves = start()
+    curves.log_epoch(1, {"map50": 0.25}, best=True)
     assert metrics() == {"map50": 0.25, "step": 1}
-    tracker.finish()
+    curves.finish()
 
 
 def test_an_interrupted_training_goes_on_where_its_checkpoint_was() -> None:
     killed = start()
     for epoch in (1, 2, 3):
-        killed.log_epoch(epoch, {"map50": epoch / 10})
+        killed.log_epoch(epoch, {"map50": epoch / 10}, best=True)
     delete_outs()
-    with start(resume=True) as tracker:  # the checkpoint is the one of epoch 2
-        tracker.log_epoch(3, {"map50": 0.33})
-        tracker.log_epoch(4, {"map50": 0.44})
+    with start(resume=True) as curves:  # the checkpoint is the one of epoch 2
+        curves.log_epoch(3, {"map50": 0.33}, best=True)
+        curves.log_epoch(4, {"map50": 0.44}, best=True)
     assert curve("map50") == [(1, 0.1), (2, 0.2), (3, 0.33), (4, 0.44)]
-    assert metrics() == {"map50": 0.44, "step": 4}
+    assert metrics() == {"map50": 0.44, "best_epoch": 4, "step": 4, "last": {"map50": 0.44}}
 
 
 def test_a_training_interrupted_twice_repeats_no_epoch() -> None:
     for first in (1, 2, 3):
-        tracker = start(resume=first > 1)
+        curves = start(resume=first > 1)
         for epoch in (first, first + 1):
-            tracker.log_epoch(epoch, {"map50": first + epoch / 10})
+            curves.log_epoch(epoch, {"map50": first + epoch / 10}, best=True)
         delete_outs()
     start(resume=True).finish()
     assert curve("map50") == [(1, 1.1), (2, 2.2), (3, 3.3), (4, 3.4)]
 
 
 def test_a_training_interrupted_after_its_last_epoch_keeps_all_rows() -> None:
-    start().log_epoch(1, {"map50": 0.1})
+    start().log_epoch(1, {"map50": 0.1}, best=True)
     delete_outs()
     start(resume=True).finish()
     assert curve("map50") == [(1, 0.1)]
-    assert metrics() == {"map50": 0.1, "step": 1}
+    assert metrics() == {"map50": 0.1, "best_epoch": 1, "step": 1, "last": {"map50": 0.1}}
 
 
 def test_a_journal_torn_in_the_middle_of_a_line_counts_up_to_there() -> None:
     killed = start()
-    killed.log_epoch(1, {"map50": 0.1})
-    killed.log_epoch(2, {"map50": 0.2})
+    killed.log_epoch(1, {"map50": 0.1}, best=True)
+    killed.log_epoch(2, {"map50": 0.2}, best=True)
     journal = Path("checkpoints/journal.jsonl")
     journal.write_text(journal.read_text()[:-9])
     delete_outs()
-    with start(resume=True) as tracker:
-        tracker.log_epoch(2, {"map50": 0.22})
+    with start(resume=True) as curves:
+        curves.log_epoch(2, {"map50": 0.22}, best=True)
     assert curve("map50") == [(1, 0.1), (2, 0.22)]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"[]\n", b'{"mode": "off", "extra": 1}\n', None])
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"[]\n", b'{"epoch": 1, "extra": 1}\n', None])
 def test_resuming_without_a_readable_journal_starts_anew(damage: bytes | None) -> None:
     if damage is not None:
         Path("checkpoints").mkdir()
         Path("checkpoints/journal.jsonl").write_bytes(damage)
-    with start(resume=True) as tracker:
-        tracker.log_epoch(5, {"map50": 0.5})
+    with start(resume=True) as curves:
+        curves.log_epoch(5, {"map50": 0.5}, best=True)
     assert curve("map50") == [(5, 0.5)]
 
 
 def test_a_new_training_forgets_the_rows_of_the_one_before() -> None:
-    with start() as tracker:
-        tracker.log_epoch(1, {"map50": 0.1, "gone": 1.0})
-    with start() as tracker:
-        tracker.log_epoch(1, {"map50": 0.9})
+    with start() as curves:
+        curves.log_epoch(1, {"map50": 0.1, "gone": 1.0}, best=True)
+    with start() as curves:
+        curves.log_epoch(1, {"map50": 0.9}, best=True)
     assert curve("map50") == [(1, 0.9)]
     assert not Path("live/plots/metrics/gone.tsv").exists()
 
 
 def test_a_loss_that_is_not_a_number_is_written_and_survives_an_interruption() -> None:
-    start().log_epoch(1, {"train/box_loss": float("nan")})
+    start().log_epoch(1, {"train/box_loss": float("nan")}, best=True)
     delete_outs()
     start(resume=True).finish()
     assert json.loads(Path("live/metrics.json").read_text())["train_box_loss"] == "nan"
@@ -198,11 +220,15 @@ def test_a_loss_that_is_not_a_number_is_written_and_survives_an_interruption() -
 def test_off_writes_nothing_of_wandb_and_imports_nothing() -> None:
     code = """
 import sys
-from test_tracking import start
-with start() as tracker:
+from pathlib import Path
+from test_tracking import OFF
+from emotion_yolo.tracking.tracker import Tracker
+record = Path("checkpoints/wandb.json")
+with Tracker.start(OFF, record=record, wandb_dir=Path(".wandb"), resume=False, lineage={"data": "d1"}) as tracker:
     tracker.log_epoch(1, {"map50": 0.1})
     tracker.log_summary({"test_map50": 0.1})
-    tracker.log_image("missing", __import__("pathlib").Path("missing.png"))
+    tracker.log_image("missing", Path("missing.png"))
+    tracker.keep_for("a" * 64, wandb_dir=Path(".wandb"))
     assert tracker.info.mode == "off" and tracker.info.id is None
 print("wandb" in sys.modules)
 """
@@ -210,32 +236,23 @@ print("wandb" in sys.modules)
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
     assert done.stderr == ""
-    written = {str(path) for path in Path().rglob("*") if path.is_file()}
-    assert written == {
-        "checkpoints/journal.jsonl",
-        "live/metrics.json",
-        "live/plots/metrics/map50.tsv",
-        "out/wandb.json",
-    }
-    assert json.loads(Path("out/wandb.json").read_text())["run"]["mode"] == "off"
+    assert [path for path in Path().rglob("*") if path.is_file()] == []
 
 
 def test_finishing_twice_is_finishing_once() -> None:
-    tracker = start()
-    tracker.log_epoch(1, {"map50": 0.1})
-    tracker.finish()
+    curves = start()
+    curves.log_epoch(1, {"map50": 0.1}, best=True)
+    curves.finish()
     delete_outs()
-    tracker.finish()
+    curves.finish()
     assert not Path("live/metrics.json").exists()
 
 
 def test_reopening_with_wandb_off_logs_nowhere() -> None:
-    start().finish()
-    with Tracker.reopen(OFF, run_file=Path("out/wandb.json"), wandb_dir=Path(".wandb"), lineage={}) as tracker:
+    with Tracker.reopen(OFF, weights="a" * 64, wandb_dir=Path(".wandb"), lineage={}) as tracker:
         tracker.log_epoch(1, {"map50": 0.1})
         tracker.log_summary({"test_map50": 0.1})
-    assert not Path("live/plots").exists()
-    assert not Path(".wandb").exists()
+    assert list(Path().iterdir()) == []
 
 
 def block_live() -> None:
@@ -246,14 +263,7 @@ def block_journal() -> None:
     Path("checkpoints").write_text("")
 
 
-def block_run_file() -> None:
-    Path("out/wandb.json").mkdir(parents=True)
-
-
-@pytest.mark.parametrize(
-    ("block", "named"),
-    [(block_live, "live"), (block_journal, "checkpoints/journal.jsonl"), (block_run_file, "out/wandb.json")],
-)
+@pytest.mark.parametrize(("block", "named"), [(block_live, "live"), (block_journal, "checkpoints/journal.jsonl")])
 def test_says_which_file_cannot_be_written(block: Callable[[], None], named: str) -> None:
     block()
     with pytest.raises(StorageError, match=f"^{named}: cannot be written .*; free space or correct"):
@@ -261,17 +271,17 @@ def test_says_which_file_cannot_be_written(block: Callable[[], None], named: str
 
 
 def test_says_so_when_dvclive_cannot_write_an_epoch() -> None:
-    tracker = start()
+    curves = start()
     Path("live/plots").write_text("")
     with pytest.raises(StorageError, match=r"^live: cannot be written"):
-        tracker.log_epoch(1, {"map50": 0.1})
+        curves.log_epoch(1, {"map50": 0.1}, best=True)
 
 
 def test_the_experiments_environment_changes_neither_names_nor_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "0" * 40)
     monkeypatch.setenv("DVC_EXP_NAME", "wise-owl")
     monkeypatch.setenv("DVC_ROOT", str(Path.cwd()))
-    with start() as tracker:
-        tracker.log_epoch(1, {"metrics/mAP50(B)": 0.25})
+    with start() as curves:
+        curves.log_epoch(1, {"metrics/mAP50(B)": 0.25}, best=True)
     assert curve("map50") == [(1, 0.25)]
-    assert metrics() == {"map50": 0.25, "step": 1}
+    assert metrics()["map50"] == 0.25

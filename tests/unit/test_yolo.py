@@ -1,18 +1,22 @@
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ultralytics import YOLO
-from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import DEFAULT_CFG
+from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
+from ultralytics.utils import DEFAULT_CFG, nms
 from ultralytics.utils.tal import TaskAlignedAssigner
 
-from emotion_yolo.errors import ModelError
+from emotion_yolo.errors import ModelError, ParamsError
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from emotion_yolo.yolo.assigner import FaceAwareAssigner, criterion
+from emotion_yolo.yolo.console import epoch_line, start_line
+from emotion_yolo.yolo.hardware import resolve_amp, resolve_device, workers_that_fit
 from emotion_yolo.yolo.network import export_onnx, torch_forward
-from emotion_yolo.yolo.trainer import resolve_amp, resolve_device
+from emotion_yolo.yolo.trainer import EmotionValidator
 from emotion_yolo.yolo.view import attach_targets, data_yaml
 from emotion_yolo.yolo.weights import check_weights, save_weights
 
@@ -165,12 +169,78 @@ def test_the_table_of_the_training_view_names_the_ninth_label() -> None:
     assert (table["train"], table["val"]) == ("train.txt", "valid.txt")
 
 
-def test_the_device_is_the_first_gpu_or_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert resolve_device("auto") == "0"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_device("auto") == "cpu"
-    assert resolve_device("0,1") == "0,1"
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "expected"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 2, "0"),
+        ("cpu", 2, "cpu"),
+        ("cuda", 1, "0"),
+        ("cuda:1", 2, "1"),
+        ("0", 1, "0"),
+        ("0, 1", 2, "0,1"),
+    ],
+)
+def test_the_device_is_the_one_asked_for_or_the_first_gpu(
+    device: str, count: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(monkeypatch, count)
+    assert resolve_device(device) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "names"),
+    [
+        ("cuda", 0, "auto or cpu"),
+        ("0", 0, "auto or cpu"),
+        ("1", 1, "auto or cpu or 0"),
+        ("0,2", 2, "auto or cpu or 0 or 1"),
+        ("gpu", 1, "auto or cpu or 0"),
+        ("-1", 1, "auto or cpu or 0"),
+        ("mps", 0, "auto or cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(
+    device: str, count: int, names: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(monkeypatch, count)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ParamsError, match=rf"train\.device is '{device}', .* {count} GPUs? here; set it to {names}$"):
+        resolve_device(device)
+
+
+def test_workers_are_as_many_as_the_shared_memory_has_room_for(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert workers_that_fit(4, batch=1, imgsz=32, folder=tmp_path) == 4
+    assert workers_that_fit(4, batch=free, imgsz=320, folder=tmp_path) == 0
+    assert workers_that_fit(4, batch=free, imgsz=320, folder=tmp_path / "not on this system") == 4
+    some = [workers_that_fit(8, batch=batch, imgsz=320, folder=tmp_path) for batch in free // 38_400_000 * np.arange(9)]
+    assert some == sorted(some, reverse=True)
+    assert (some[1], some[8]) == (8, 0)
+    assert 0 < some[4] < 8
+
+
+def test_the_first_line_says_where_and_after_which_epoch() -> None:
+    environment = {"device": "cpu", "cpu": "EPYC", "precision": "fp32", "threads": 2, "workers": 1}
+    counts = {"pictures": 2260, "valid": 128, "epochs": 12}
+    line = start_line(**counts, finished=3, environment=environment)
+    assert line.startswith("resuming after epoch 3 of 12 of 2,260 pictures")
+    assert "CPU (EPYC), fp32, 2 threads, 1 data-loading" in line
+    assert start_line(**counts, finished=0, environment=environment | {"device": "NVIDIA H100"}).startswith("12 epochs")
+
+
+def test_an_epochs_line_has_losses_figures_and_time() -> None:
+    metrics = {"train/box_loss": 1.0, "train/cls_loss": 2.0, "train/dfl_loss": 3.0, "metrics/mAP50(B)": 0.5}
+    line = epoch_line(epoch=4, epochs=12, metrics=metrics, seconds=14.2, left=125, best=True)
+    assert line == (
+        "epoch  4/12: loss box 1.000 cls 2.000 dfl 3.000; valid mAP50 0.500; 14 s, 2 min 05 s left, best so far"
+    )
+    assert epoch_line(epoch=12, epochs=12, metrics=metrics, seconds=1, left=0, best=False).endswith("1 s, done")
 
 
 @pytest.mark.parametrize(
@@ -196,6 +266,21 @@ def test_fp16_on_a_cpu_is_refused_with_the_choices() -> None:
         resolve_amp("fp16", device="cpu")
 
 
+def test_suppression_answers_for_every_picture_however_slow_the_machine_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validator = EmotionValidator(save_dir=tmp_path, args={"task": "detect"})
+    validator.end2end = False
+    answer = torch.zeros(1, 12, 4)
+    answer[0, :4] = torch.tensor([[8.0, 24, 40, 56]] * 2 + [[10.0] * 4] * 2)  # four boxes that do not overlap
+    answer[0, 6] = 0.9
+    hours = iter(range(0, 360_000, 3_600))
+    monkeypatch.setattr(nms.time, "time", lambda: next(hours))  # each look at the clock is an hour later
+    found = validator.postprocess(answer.repeat(3, 1, 1))
+    assert [len(picture["conf"]) for picture in found] == [4, 4, 4]
+    assert [len(picture) for picture in nms.non_max_suppression(answer.repeat(3, 1, 1))] == [4, 0, 0]  # the default
+
+
 def test_weights_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match=r"broken\.pt.*cannot be loaded"):
@@ -207,6 +292,47 @@ def test_a_checkpoint_for_another_task_is_refused(tmp_path: Path) -> None:
     torch.save({"model": model, "train_args": {"task": "classify"}}, tmp_path / "classify.pt")
     with pytest.raises(ModelError, match="expected one for 'detect'"):
         check_weights(str(tmp_path / "classify.pt"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ("yolo11n-seg.yaml", "a model for 'segment'; expected one for 'detect'"),
+        ("yolo99.yaml", "which cannot be loaded"),
+        ("configs/missing.yaml", "which cannot be loaded"),
+        ("params.yaml", "which cannot be loaded"),
+        ("yolov8s-worldv2.yaml", "a WorldModel; expected a plain YOLO detection network"),
+        ("rtdetr-l.yaml", "which cannot be loaded"),
+        ("yolov8n-p6.yaml", "a network with a stride of 64 px; expected 32"),
+        ("models/release/model.onnx", r"expected a \.pt checkpoint or a \.yaml of a network"),
+        ("models/release", r"expected a \.pt checkpoint or a \.yaml of a network"),
+    ],
+)
+def test_weights_that_this_pipeline_cannot_use_to_the_end_are_refused_with_those_it_can(
+    weights: str, reason: str
+) -> None:
+    with pytest.raises(
+        ModelError, match=f"(?s)train.weights is '{weights}', .*{reason}.*take models/release/weights.pt"
+    ):
+        check_weights(weights)
+
+
+def test_a_checkpoint_of_another_detector_is_refused(tmp_path: Path) -> None:
+    model = RTDETRDetectionModel("rtdetr-l.yaml", nc=8, verbose=False).half()
+    torch.save({"model": model, "train_args": {"task": "detect"}}, tmp_path / "rtdetr.pt")
+    with pytest.raises(ModelError, match="a RTDETRDetectionModel; expected a plain YOLO detection network"):
+        check_weights(str(tmp_path / "rtdetr.pt"))
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused_by_its_names(tmp_path: Path) -> None:
+    class Command:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"model": Command(), "train_args": {"task": "detect"}}, tmp_path / "evil.pt")
+    with pytest.raises(ModelError, match=r"its pickle wants to run \w+\.system, which a YOLO checkpoint does not need"):
+        check_weights(str(tmp_path / "evil.pt"))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_only_weights_of_the_eight_emotions_can_be_kept_in_part(weights: Path, tmp_path: Path) -> None:

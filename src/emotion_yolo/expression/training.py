@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from emotion_yolo.data.prepared import Sample, decoded
 from emotion_yolo.devices import cpu_has_bf16
 from emotion_yolo.errors import DataError
-from emotion_yolo.export.onnx_store import store_in_half
 from emotion_yolo.expression.augmentation import augmented, mixed, plain, smoothed
 from emotion_yolo.expression.face_net import SIDE, FaceNet, Weights, face_net
 from emotion_yolo.inference.calibration import fit_temperature
+from emotion_yolo.onnx_store import store_in_half
 from emotion_yolo.params import Classifier
 
 OnEpoch = Callable[[int, float, float], None]
@@ -154,7 +154,7 @@ def export_classifier(net: FaceNet, temperature: float, out: Path) -> None:
             dynamic_axes={"crops": {0: "batch"}, "probabilities": {0: "batch"}},
             dynamo=False,
         )
-    store_in_half(partial)
+    store_in_half(partial, exact=False)
     partial.replace(out)
 
 

@@ -1,11 +1,12 @@
 """`model.json`: what lies beside an exported network and says how to feed it and how to read its answer."""
 
-import hashlib
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from emotion_yolo.digests import sha256_of
 from emotion_yolo.errors import ModelError
 from emotion_yolo.structures.emotions import NAMES
 from emotion_yolo.structures.images import PAD_GREY
@@ -41,8 +42,8 @@ class File(_Part):
 class Thresholds(_Part):
     """Chosen on the valid split."""
 
-    conf: Annotated[float, Field(ge=0, le=1)]
-    """Least confidence of a face in an answer."""
+    conf: Annotated[float, Field(gt=0, le=1)]
+    """Least confidence of a face in an answer. Before 2026-11-26 an export that did not finish left 0 here."""
     iou: Annotated[float, Field(ge=0, le=1)]
     """Overlap above which two boxes are one face."""
     ios: Annotated[float, Field(gt=0, le=1, validation_alias=AliasChoices("ios", "nested"))] = 1.0
@@ -55,6 +56,26 @@ class Calibration(_Part):
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Divides the logarithms of the emotion scores before the softmax."""
+
+
+class Environment(_Part):
+    """Where the weights were trained: the same data, params and code give slightly other weights elsewhere."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    device: str
+    """`cpu`, or the GPU's name."""
+    precision: str
+    threads: int
+    workers: int
+    """Data-loading processes: each draws its augmentations from a seed of its own."""
+    cpu: str
+    cpu_features: tuple[str, ...]
+    """Those that choose kernels, as /proc/cpuinfo names them."""
+    system: str
+    python: str
+    libraries: dict[str, str]
+    """Versions."""
 
 
 class Lineage(_Part):
@@ -73,6 +94,9 @@ class Lineage(_Part):
     ONNX file. Artefacts made before 2026-11-26 have none."""
     recipe: str | None = None
     """The recipe file that a release was made by, if any."""
+    settings: dict[str, Any] | None = None
+    """These sections of params.yaml themselves; missing in artefacts made before 2026-11-26, as is `environment`."""
+    environment: Environment | None = None
 
 
 class ModelSpec(_Part):
@@ -89,6 +113,8 @@ class ModelSpec(_Part):
     """`onnx` is always there. A release leaves out the OpenVINO files, the same network again: OpenVINO reads ONNX."""
     thresholds: Thresholds
     calibration: Calibration
+    storage: Literal["fp16", "mixed", "fp32"] | None = None
+    """Precision in which the large weights are stored, without loss; arithmetic is fp32. Missing before 2026-11-26."""
     lineage: Lineage
 
     @model_validator(mode="after")
@@ -102,12 +128,6 @@ class ModelSpec(_Part):
         if self.classes != NAMES:
             raise ValueError(f"classes are {list(self.classes)}, expected {list(NAMES)}")
         return self
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(path: Path) -> File:
@@ -125,6 +145,9 @@ def read_spec(folder: Path) -> ModelSpec:
     try:
         return ModelSpec.model_validate_json(path.read_bytes())
     except OSError as error:
+        if (folder / "model.onnx").exists():
+            message = f"{folder}: holds model.onnx but no {SPEC_NAME}: its export did not finish"
+            raise ModelError(f"{message}; run `dvc repro export` again, or name another folder") from error
         message = f"{path}: no exported model there ({error.strerror}); name a folder that holds model.json"
         raise ModelError(f"{message}, such as models/release, or make one with `dvc repro`") from error
     except ValidationError as error:
@@ -147,5 +170,10 @@ def checked_file(folder: Path, file: File) -> Path:
 
 
 def write_spec(folder: Path, spec: ModelSpec) -> None:
-    """Write `folder/model.json`, keys in the order of the class, a newline at the end."""
-    (folder / SPEC_NAME).write_text(spec.model_dump_json(indent=2) + "\n", "utf-8")
+    """Write `folder/model.json` whole or not at all: a folder that holds it is a finished artefact."""
+    partial = folder / f"{SPEC_NAME}.partial"
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(spec.model_dump_json(indent=2, exclude_none=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave an empty file under the final name
+    partial.replace(folder / SPEC_NAME)

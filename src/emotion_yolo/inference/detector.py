@@ -34,8 +34,9 @@ class Detector:
     @classmethod
     def load(
         cls,
-        folder: Path,
+        folder: str | Path,
         *,
+        spec: ModelSpec | None = None,
         backend: Backend = "auto",
         imgsz: int | None = None,
         threads: int = 0,
@@ -44,13 +45,15 @@ class Detector:
     ) -> Self:
         """Load the artefact in `folder`.
 
+        `spec` stands for its model.json, which an export writes last.
         `imgsz` (px) replaces its default input side. `threads` are the cores of one inference; 0 takes all, and fewer
         than all let several inferences run at once. `square` takes no other canvas than the square.
 
         Raises:
             ModelError: a file missing or damaged, or an input side that is no multiple of the stride.
         """
-        spec = read_spec(folder)
+        folder = Path(folder)
+        spec = spec or read_spec(folder)
         size, stride = imgsz or spec.input.imgsz, spec.input.stride
         if size < stride or size % stride:
             raise ModelError(f"imgsz is {size}, expected a multiple of {stride} px")

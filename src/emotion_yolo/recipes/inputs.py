@@ -7,8 +7,8 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from emotion_yolo.digests import sha256_of
 from emotion_yolo.errors import RecipeError
-from emotion_yolo.inference.artefact import sha256_of
 from emotion_yolo.recipes.recipe import Input
 
 

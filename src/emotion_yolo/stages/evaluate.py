@@ -52,7 +52,7 @@ from emotion_yolo.evaluation.robustness import (
 from emotion_yolo.inference.artefact import read_spec
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.params import Evaluate, Params, load_params
-from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, METRICS, PREPARED, RUN, WANDB
+from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, METRICS, PREPARED, WANDB
 from emotion_yolo.progress import counting
 from emotion_yolo.stages import run_stage
 from emotion_yolo.structures.emotions import NAMES
@@ -79,7 +79,7 @@ def main() -> None:
 def track(params: Params, evaluation: Evaluation) -> None:
     """Add test figures, curves and the model to the W&B run of the training."""
     lineage = evaluation.spec.lineage.model_dump()
-    with Tracker.reopen(params, run_file=RUN, wandb_dir=WANDB, lineage=lineage) as tracker:
+    with Tracker.reopen(params, weights=lineage["weights"], wandb_dir=WANDB, lineage=lineage) as tracker:
         tracker.log_summary({f"test_{name}": value for name, value in evaluation.metrics.items()})
         for name in ("confusion", "pr", "reliability"):
             tracker.log_table(name, EVALUATE_REPORT / f"{name}.csv")

@@ -1,27 +1,14 @@
-"""What a model was made from: digests of data, params and code."""
+"""What a model was made from: the digest of the data, and the revision of the code."""
 
-import hashlib
 import subprocess
 from pathlib import Path
 
 import yaml
 
+from emotion_yolo.digests import sha256_of
 from emotion_yolo.errors import SourceError
-from emotion_yolo.inference.artefact import Lineage, read_spec, sha256_of
+from emotion_yolo.inference.artefact import read_spec
 from emotion_yolo.params import Params, named_models
-
-_SECTIONS = {"prepare", "train", "export"}
-
-
-def collect(params: Params, *, weights: Path, pin: Path) -> Lineage:
-    """Gather the lineage of `weights` in the project at the working folder."""
-    return Lineage(
-        data=data_digest(pin),
-        params=hashlib.sha256(params.model_dump_json(include=_SECTIONS).encode()).hexdigest(),
-        revision=git_revision(),
-        weights=sha256_of(weights),
-        inputs=input_digests(params),
-    )
 
 
 def input_digests(params: Params) -> dict[str, str]:

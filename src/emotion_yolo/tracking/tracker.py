@@ -1,100 +1,45 @@
-"""One `dvclive.Live` and one Weights & Biases run a training; the evaluation, a later process, reopens that run.
+"""The Weights & Biases run of a training; the evaluation, a later process, reopens it. See `docs/tracking.md`.
 
-DVCLive's files are outs of a stage, so they are right or the stage fails; W&B is a convenience. See `docs/tracking.md`.
+Nothing here writes an out of a stage, and nothing here can fail one: an edit reruns no training.
 """
 
 import csv
 import json
 import logging
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Self
 
-from emotion_yolo.errors import StorageError
 from emotion_yolo.params import Params
-from emotion_yolo.tracking.wandb_run import GuardedRun, RunInfo, wandb_mode
+from emotion_yolo.progress import say
+from emotion_yolo.tracking.curves import flat_name
+from emotion_yolo.tracking.wandb_run import GuardedRun, RunInfo, home_of, wandb_mode
 
 if TYPE_CHECKING:
     import wandb
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class _Epoch:
-    epoch: int
-    metrics: dict[str, float]
-
-
-def flat_name(name: str) -> str:
-    """Return a metric's name in letters a shell needs no quotes for: `metrics/mAP50-95(B)` becomes `map50_95`."""
-    bare = re.sub(r"\(.*?\)", "", name.removeprefix("metrics/"))
-    return re.sub(r"[^a-z0-9]+", "_", bare.lower()).strip("_")
-
-
-class _Curves:
-    """DVCLive's files, rebuilt from a journal after an interruption."""
-
-    def __init__(self, live_dir: Path, journal: Path, past: list[_Epoch], info: RunInfo) -> None:
-        from dvclive.live import Live
-
-        self._dir = live_dir
-        self._journal = journal
-        self._info = info
-        self._past = past
-        self._write_journal(past)
-        with _writing(live_dir):
-            self._live: Any = Live(  # its methods have no types
-                str(live_dir), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False
-            )
-
-    def add(self, line: _Epoch) -> None:
-        self._replay(before=line.epoch)
-        self._plot(line)
-        _write(self._journal, json.dumps(asdict(line)) + "\n", "a")
-
-    def end(self) -> None:
-        self._replay(before=None)
-        with _writing(self._dir):
-            self._live.end()
-
-    def _replay(self, *, before: int | None) -> None:
-        """Plot the journal's epochs below `before` (None: all), once; forget the others."""
-        keep = [line for line in self._past if before is None or line.epoch < before]
-        if keep != self._past:
-            self._write_journal(keep)
-        self._past = []
-        for line in keep:
-            self._plot(line)
-
-    def _plot(self, line: _Epoch) -> None:
-        self._live.step = line.epoch
-        with _writing(self._dir):
-            for name, value in line.metrics.items():
-                self._live.log_metric(name, value)
-            self._live.next_step()
-
-    def _write_journal(self, lines: list[_Epoch]) -> None:
-        records = [asdict(self._info), *(asdict(line) for line in lines)]
-        _write(self._journal, "".join(json.dumps(record) + "\n" for record in records), "w")
+_RECORDS = "trainings"
+"""Folder in W&B's own: which run made the weights of a digest."""
 
 
 class Tracker:
     """Where a stage's metrics, pictures and model go; a context manager that finishes on exit."""
 
-    def __init__(self, run: GuardedRun, *, last: _Epoch | None, run_file: Path | None) -> None:
+    def __init__(
+        self, run: GuardedRun, *, record: Path | None, last: dict[str, float], sent: int, pictures: bool
+    ) -> None:
         """Use `start` or `reopen`."""
         self._run = run
+        self._record = record
         self._last = last
-        self._sent = last.epoch if last else -1
-        self._step = max(self._sent + 1, run.first_step)
-        self._run_file = run_file
-        self._curves: _Curves | None = None
+        self._sent = sent
+        self._step = max(sent + 1, run.first_step)
+        self._pictures = pictures
         self._finished = False
 
     @property
@@ -104,56 +49,33 @@ class Tracker:
 
     @classmethod
     def start(
-        cls,
-        params: Params,
-        *,
-        live_dir: Path,
-        run_file: Path,
-        journal: Path,
-        wandb_dir: Path,
-        resume: bool,
-        lineage: Mapping[str, str],
+        cls, params: Params, *, record: Path, wandb_dir: Path, resume: bool, lineage: Mapping[str, object]
     ) -> Self:
         """Begin tracking a training, or go on with an interrupted one.
 
         Args:
             params: Say whether and where to W&B; become the run's config.
-            live_dir: DVCLive's folder, an out of the stage.
-            run_file: Where `reopen` finds the run, an out of the stage.
-            journal: A line an epoch, beside the checkpoints: DVC deletes the outs before the stage runs again, so
-                this is what the curves are rebuilt from, and where the run's id survives.
+            record: Beside the checkpoints: which run it is, and what of it has been sent.
             wandb_dir: See `GuardedRun.open`.
-            resume: Whether the training goes on from a checkpoint; False forgets the journal.
+            resume: Whether the training goes on from a checkpoint; False forgets the record.
             lineage: What the training was made from; becomes the config's section `lineage`.
-
-        Raises:
-            StorageError: one of the first three may not be written.
         """
-        _set_environment()
-        info, past = _read_journal(journal) if resume else (None, [])
+        info, last, sent = _read_record(record) if resume else (None, {}, -1)
         run = _open(params, wandb_dir, info, lineage)
-        tracker = cls(run, last=past[-1] if past else None, run_file=run_file)
-        try:
-            tracker._curves = _Curves(live_dir, journal, past, run.info)
-            tracker._write_run_file()
-        except BaseException:
-            run.close(1)
-            raise
+        tracker = cls(run, record=record, last=last, sent=sent, pictures=params.tracking.pictures)
+        tracker._write_record(record)
+        if tracker.info.url:  # W&B itself is kept silent
+            say("train", f"W&B run: {tracker.info.url}")
         return tracker
 
     @classmethod
-    def reopen(cls, params: Params, *, run_file: Path, wandb_dir: Path, lineage: Mapping[str, str]) -> Self:
-        """Go on with the W&B run that `start` left in `run_file`, or begin one if that has none; no DVCLive."""
-        _set_environment()
-        try:
-            left = json.loads(run_file.read_text("utf-8"))
-            info, last = RunInfo(**left["run"]), _Epoch(**left["last"]) if left["last"] else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.warning("%s: names no W&B run (%s); a new one is begun", run_file, error)
-            info, last = None, None
-        tracker = cls(_open(params, wandb_dir, info, lineage), last=last, run_file=None)
+    def reopen(cls, params: Params, *, weights: str, wandb_dir: Path, lineage: Mapping[str, object]) -> Self:
+        """Go on with the W&B run that trained the weights of this SHA-256, or begin one if none here has."""
+        info, last, sent = _read_record(_kept(wandb_dir, weights))
+        run = _open(params, wandb_dir, info, lineage)
+        tracker = cls(run, record=None, last=last, sent=sent, pictures=params.tracking.pictures)
         # `wandb sync` uploads a run's second part with a summary of its own: the first part's has to be in it.
-        tracker.log_summary(last.metrics if last else {})
+        tracker.log_summary(last)
         return tracker
 
     def __enter__(self) -> Self:
@@ -165,29 +87,28 @@ class Tracker:
         self.finish(exit_code=0 if error is None else 1)
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Add an epoch's line, under flat names, to DVCLive and to the W&B run, whose step is `epoch`.
+        """Add an epoch's line, under flat names, to the run, whose step is `epoch`.
 
-        An epoch logged before the interruption and trained again after it replaces its line in DVCLive; the W&B run
-        keeps the first one.
-
-        Raises:
-            StorageError: DVCLive or the journal may not be written.
+        Of an epoch logged before an interruption and trained again after it, the run keeps the first line.
         """
-        line = _Epoch(epoch, {flat_name(name): float(value) for name, value in metrics.items()})
-        if self._curves:
-            self._curves.add(line)
-        self._last, self._step = line, epoch + 1
-        if epoch > self._sent:
-            self._sent = epoch
-            self._run.call("logging an epoch", lambda run: run.log(line.metrics, step=epoch, commit=True))
+        flat = {flat_name(name): float(value) for name, value in metrics.items()}
+        new = epoch > self._sent
+        self._last, self._step, self._sent = flat, epoch + 1, max(epoch, self._sent)
+        if self._record:  # first: killed between the two, the run lacks a line, and has none twice
+            self._write_record(self._record)
+        if new:
+            self._run.call("logging an epoch", lambda run: run.log(flat, step=epoch, commit=True))
 
     def log_summary(self, metrics: Mapping[str, float]) -> None:
-        """Set final figures of the W&B run, under flat names."""
+        """Set final figures of the run, under flat names."""
         flat = {flat_name(name): float(value) for name, value in metrics.items()}
+        self._last = {**self._last, **flat}
         self._run.call("logging the summary", lambda run: run.summary.update(flat))
 
     def log_image(self, name: str, path: Path) -> None:
-        """Add a picture to the W&B run."""
+        """Add a picture to the run, unless `tracking.pictures` is false: it shows faces of the data set."""
+        if not self._pictures:
+            return
 
         def log(run: "wandb.Run") -> None:
             import wandb
@@ -197,7 +118,7 @@ class Tracker:
         self._run.call(f"logging {path}", log)
 
     def log_table(self, name: str, path: Path) -> None:
-        """Add a CSV file with a header to the W&B run as a table; a column of numbers becomes one."""
+        """Add a CSV file with a header to the run as a table; a column of numbers becomes one."""
 
         def log(run: "wandb.Run") -> None:
             import wandb
@@ -211,7 +132,7 @@ class Tracker:
         self._run.call(f"logging {path}", log)
 
     def log_model(self, folder: Path, *, name: str, metadata: Mapping[str, object]) -> None:
-        """Add a folder to the W&B run as an artifact of type `model`; files are copied, so they may change later."""
+        """Add a folder to the run as an artifact of type `model`; files are copied, so they may change later."""
 
         def log(run: "wandb.Run") -> None:
             import wandb
@@ -222,51 +143,51 @@ class Tracker:
 
         self._run.call(f"logging {folder}", log)
 
-    def finish(self, *, exit_code: int = 0) -> None:
-        """Write what is left and close both; a second call does nothing.
+    def keep_for(self, weights: str, *, wandb_dir: Path) -> None:
+        """Note that this run made the weights of this SHA-256, for `reopen`."""
+        if self.info.id:
+            self._write_record(_kept(wandb_dir, weights))
 
-        Raises:
-            StorageError: DVCLive's files or the run file may not be written.
-        """
-        if self._finished:
-            return
-        self._finished = True
-        try:
-            if self._curves:
-                self._curves.end()
-            self._write_run_file()
-        finally:
+    def finish(self, *, exit_code: int = 0) -> None:
+        """Close the run; a second call does nothing."""
+        if not self._finished:
+            self._finished = True
             self._run.close(exit_code)
 
-    def _write_run_file(self) -> None:
-        if self._run_file:
-            left = {"run": asdict(self.info), "last": asdict(self._last) if self._last else None}
-            _write(self._run_file, json.dumps(left, indent=2) + "\n", "w")
+    def _write_record(self, path: Path) -> None:
+        if not self.info.id:
+            return
+        content = {"run": asdict(self.info), "last": self._last, "sent": self._sent}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+            partial.replace(path)
+        except OSError as error:
+            _log.warning("%s: cannot be written (%s); the evaluation begins a W&B run of its own", path, error.strerror)
 
 
-def _open(params: Params, folder: Path, known: RunInfo | None, lineage: Mapping[str, str]) -> GuardedRun:
+def _kept(wandb_dir: Path, weights: str) -> Path:
+    return home_of(wandb_dir) / _RECORDS / f"{weights[:16]}.json"
+
+
+def _read_record(path: Path) -> tuple[RunInfo | None, dict[str, float], int]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return RunInfo(**content["run"]), {str(k): float(v) for k, v in content["last"].items()}, int(content["sent"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.debug("%s: names no W&B run (%s)", path, error)
+        return None, {}, -1
+
+
+def _open(params: Params, folder: Path, known: RunInfo | None, lineage: Mapping[str, object]) -> GuardedRun:
     mode = wandb_mode(params.tracking.wandb, os.environ)
     experiment = {"experiment": os.environ["DVC_EXP_NAME"]} if os.environ.get("DVC_EXP_NAME") else {}
     config = {**params.model_dump(), "lineage": {**lineage, **experiment}}
-    return GuardedRun.open(mode, known=known, folder=folder, project=params.tracking.project, config=config)
-
-
-def _set_environment() -> None:
-    """Keep DVCLive from asking the network about DVC Studio."""
-    os.environ |= {"DVC_STUDIO_OFFLINE": "true", "DVC_NO_ANALYTICS": "true"}
-
-
-def _read_journal(path: Path) -> tuple[RunInfo | None, list[_Epoch]]:
-    """Read as many lines as are whole: the last one may have been torn when the process died."""
-    info: RunInfo | None = None
-    lines: list[_Epoch] = []
-    try:
-        first, *rest = path.read_text("utf-8").splitlines()
-        info = RunInfo(**json.loads(first))
-        lines.extend(_Epoch(**json.loads(text)) for text in rest)
-    except (OSError, ValueError, TypeError) as error:
-        _log.debug("%s: read up to epoch line %d (%s)", path, len(lines), error)
-    return info, lines
+    tracking = params.tracking
+    return GuardedRun.open(
+        mode, known=known, folder=folder, project=tracking.project, config=config, system=tracking.system
+    )
 
 
 def _numbers(column: tuple[str, ...]) -> list[float] | list[str]:
@@ -274,19 +195,3 @@ def _numbers(column: tuple[str, ...]) -> list[float] | list[str]:
         return [float(value) for value in column]
     except ValueError:
         return list(column)
-
-
-def _write(path: Path, text: str, mode: Literal["a", "w"]) -> None:
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(text)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        message = f"{path}: cannot be written ({error.strerror}); free space or correct the permissions"
-        raise StorageError(message) from error

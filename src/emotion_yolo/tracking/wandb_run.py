@@ -63,6 +63,14 @@ def wandb_mode(setting: Literal["auto", "online", "offline", "off"], environ: Ma
     return setting
 
 
+def home_of(folder: Path) -> Path:
+    """Return W&B's folder absolute: relative to `WANDB_DIR`, else to DVC's root, else to the working directory.
+
+    DVC's root is not the temporary workspace of a queued experiment, which is deleted.
+    """
+    return (Path(os.environ.get("WANDB_DIR") or os.environ.get("DVC_ROOT") or ".") / folder).absolute()
+
+
 class GuardedRun:
     """A W&B run, or none; one warning for whatever goes wrong with it."""
 
@@ -74,27 +82,34 @@ class GuardedRun:
 
     @classmethod
     def open(
-        cls, mode: Mode, *, known: RunInfo | None, folder: Path, project: str, config: Mapping[str, Any]
+        cls,
+        mode: Mode,
+        *,
+        known: RunInfo | None,
+        folder: Path,
+        project: str,
+        config: Mapping[str, Any],
+        system: bool = False,
     ) -> "GuardedRun":
         """Open the run `known`, or a new one; offline if `mode` is online and that cannot be had in time.
 
         Args:
             mode: From `wandb_mode`.
             known: The run to go on with.
-            folder: W&B's folder, named `.wandb`; relative to `WANDB_DIR`, else to DVC's root (not to the temporary
-                workspace of a queued experiment, which is deleted), else to the working directory.
+            folder: W&B's folder, named `.wandb`; see `home_of`.
             project: W&B project.
             config: The run's config.
+            system: Whether to log CPU, memory, GPU and disk figures of the machine.
         """
         closed = replace(known, mode="off") if known else RunInfo("off")
         if mode == "off":
             return cls(closed, None)
-        home = (Path(os.environ.get("WANDB_DIR") or os.environ.get("DVC_ROOT") or ".") / folder).absolute()
+        home = home_of(folder)
         failure = ""
         attempts: tuple[Literal["online", "offline"], ...] = ("online", "offline") if mode == "online" else ("offline",)
         for attempt in attempts:
             try:
-                run = _init(attempt, home, known.id if known else None, project, config)
+                run = _init(attempt, home, known.id if known else None, project, config, system=system)
             except Exception as error:  # W&B fails in many ways
                 failure = failure or f"{type(error).__name__}: {error}"
                 continue
@@ -134,7 +149,13 @@ class GuardedRun:
 
 
 def _init(
-    mode: Literal["online", "offline"], home: Path, run_id: str | None, project: str, config: Mapping[str, Any]
+    mode: Literal["online", "offline"],
+    home: Path,
+    run_id: str | None,
+    project: str,
+    config: Mapping[str, Any],
+    *,
+    system: bool,
 ) -> "wandb.Run":
     environ = os.environ
     # Read from the environment only, and once. Data and cache would otherwise lie in the user's home.
@@ -154,7 +175,7 @@ def _init(
         save_code=False,
         disable_git=True,  # the revision is in the config; no diff leaves the machine
         label_disable=True,
-        x_disable_stats=True,
+        x_disable_stats=not system,
         x_disable_machine_info=True,
         x_disable_viewer=True,
         x_save_requirements=False,

@@ -2,8 +2,8 @@
 
 Importing this package configures Ultralytics before its first import: settings inside the project, no pip, no
 telemetry, no integrations of its own. `assigner` is the loss for faces without a class and for soft labels, `trainer`
-the training loop, `view` the folder that it reads, `weights` checkpoints, `network` the ONNX export. `expression` and
-the stages `train` and `export` may import it.
+the training loop, `training` a whole training around it, `hardware` and `console` what it runs on and says, `view` the
+folder that it reads, `weights` checkpoints, `network` the ONNX export.
 """
 
 import os
@@ -16,11 +16,15 @@ os.environ.setdefault("YOLO_VERBOSE", "False")
 # At import, Ultralytics looks up public hosts to learn whether it may report events. Later it may download weights.
 _offline_asked = os.environ.get("YOLO_OFFLINE")
 os.environ["YOLO_OFFLINE"] = "True"
+# Checkpoints are pickles: only classes of PyTorch and Ultralytics are built from them.
+os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "True")
 Path(os.environ["YOLO_CONFIG_DIR"]).mkdir(parents=True, exist_ok=True)
 # Read before Ultralytics sets OMP_NUM_THREADS to 1 where a user has not set it.
 CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 from ultralytics import settings  # noqa: E402
+from ultralytics.nn import tasks  # noqa: E402
+from ultralytics.utils import env_bool  # noqa: E402
 
 if _offline_asked is None:
     del os.environ["YOLO_OFFLINE"]
@@ -29,3 +33,5 @@ else:
 
 # One DVCLive and one W&B run belong to the train stage; Ultralytics' own integrations would start second ones.
 settings.update({"dvc": False, "wandb": False, "sync": False, "tensorboard": False, "mlflow": False})
+# Also where Ultralytics had been imported before this package (8.4.190 reads the variable once).
+tasks.SAFE_LOAD = env_bool("ULTRALYTICS_SAFE_LOAD")

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from ultralytics import YOLO
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.yolo.weights import one_to_many
 
 
 def export_onnx(weights: Path, out: Path, *, imgsz: int) -> None:
@@ -28,7 +28,7 @@ def export_onnx(weights: Path, out: Path, *, imgsz: int) -> None:
         model = YOLO(copy)
         if tuple(model.names.values()) != NAMES:
             raise ModelError(f"{weights}: classes are {list(model.names.values())}, expected {list(NAMES)}; train it")
-        _one_to_many(model.model)
+        one_to_many(model.model)
         # onnxslim would be one more dependency; both runtimes fold constants themselves when they load.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's tracer, which Ultralytics still exports with, warns of its age
@@ -36,10 +36,24 @@ def export_onnx(weights: Path, out: Path, *, imgsz: int) -> None:
         shutil.move(exported, out)
 
 
+def batch_norm_scales(weights: Path) -> dict[str, NDArray[np.float32]]:
+    """Return by what each output channel [O] of a convolution is multiplied when its batch norm is fused into it.
+
+    Keys are the names of the fused weights in the ONNX file.
+    """
+    model = YOLO(weights).model.float().eval()
+    return {
+        f"{name}.conv.weight": (module.bn.weight / torch.sqrt(module.bn.running_var + module.bn.eps)).detach().numpy()
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "conv", None), torch.nn.Conv2d)
+        and isinstance(getattr(module, "bn", None), torch.nn.BatchNorm2d)
+    }
+
+
 def torch_forward(weights: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Return the trained network itself as a function of [B, 3, H, W] in 0-1 to [B, 12, A], to compare exports with."""
     model = YOLO(weights).model.float().eval()
-    _one_to_many(model)
+    one_to_many(model)
 
     def forward(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -47,10 +61,3 @@ def torch_forward(weights: Path) -> Callable[[NDArray[np.float32]], NDArray[np.f
         return np.asarray((answer[0] if isinstance(answer, tuple) else answer).numpy(), np.float32)
 
     return forward
-
-
-def _one_to_many(model: Any) -> None:
-    # YOLO26 can answer with finished boxes, one class each; the service needs all eight scores of a box.
-    head = model.model[-1]
-    if getattr(head, "end2end", False):
-        head.end2end = False

@@ -1,33 +1,122 @@
 """The training loop: Ultralytics' trainer with eight classes, the loss of `assigner`, and resumable checkpoints."""
 
-import ctypes
+import math
+import resource
 import shutil
+import sys
+import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import torch
-from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import RANK
+from ultralytics.utils import RANK, nms
 from ultralytics.utils.torch_utils import unwrap_model
 
-from emotion_yolo.devices import cpu_has_bf16
-from emotion_yolo.errors import ModelError
-from emotion_yolo.params import Train
-from emotion_yolo.structures.emotions import FACE_ID, NAMES
+from emotion_yolo.progress import Bar, say, show_progress
+from emotion_yolo.structures.emotions import FACE_ID, FACE_NAME, NAMES
 from emotion_yolo.yolo import CPU_THREADS
 from emotion_yolo.yolo.assigner import criterion
+from emotion_yolo.yolo.console import epoch_line, start_line
 from emotion_yolo.yolo.view import attach_targets
-from emotion_yolo.yolo.weights import check_weights
 
-OnEpoch = Callable[[int, Mapping[str, float]], None]
-"""Called with the number of the finished epoch, from 1, and its losses, valid metrics and learning rates."""
+RESUME_NAME = "resume.pt"
+BATCH_NAME, TRUTH_NAME, ANSWERS_NAME = "train_batch.jpg", "valid_truth.jpg", "valid_answers.jpg"
+"""Pictures in the checkpoint folder: a batch as augmented, valid pictures with their labels, and with the answers."""
 
-OURS = {"weights", "wise_ft_alpha", "scene_repeat", "valid_pictures", "amp", "device"}
-"""What of `params.Train` is not Ultralytics' own argument of the same name."""
+_SHOWN, _COLUMNS = 16, 4  # pictures on each, and beside each other
+_SURE = 0.25  # least confidence of an answer that is drawn
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A finished epoch."""
+
+    number: int
+    """From 1."""
+    metrics: Mapping[str, float]
+    """Losses, valid metrics and learning rates by Ultralytics' names."""
+    best: bool
+    """Whether it is the best so far by Ultralytics' fitness; the last such epoch's weights are the result."""
+    seconds: float = 0.0
+    memory_gib: float = 0.0
+    """Peak so far, of the GPU or else of the process."""
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Return what differs from run to run."""
+        return {"epoch_seconds": self.seconds, "memory_gib": self.memory_gib}
+
+
+OnEpoch = Callable[[Epoch], None]
+
+
+class EmotionValidator(DetectionValidator):
+    """Ultralytics' validator without its time limit: the same weights give the same figures on a busy machine."""
+
+    def postprocess(self, preds: Any) -> list[dict[str, Any]]:
+        """Suppress overlapping boxes of the same class in every picture of the batch."""
+        # DetectionValidator.postprocess of Ultralytics 8.4.190, which passes no `max_time_img`: its default stops after
+        # 2 s + 0.05 s a picture, and the remaining pictures of the batch count as without a detection.
+        outputs = nms.non_max_suppression(
+            preds,
+            self.args.conf,
+            self.args.iou,
+            multi_label=True,
+            agnostic=self.args.single_cls or self.args.agnostic_nms,
+            max_det=self.args.max_det,
+            max_time_img=math.inf,
+            end2end=self.end2end,
+        )
+        return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in outputs]
+
+    def update_metrics(self, preds: list[dict[str, Any]], batch: dict[str, Any]) -> None:
+        """Count the batch; of the final validation, draw the first one."""
+        super().update_metrics(preds, batch)
+        if self.training or self.batch_i or RANK not in {-1, 0}:
+            return
+        draw_batch(batch, self.save_dir / TRUTH_NAME)
+        sure = [picture["conf"] >= _SURE for picture in preds]
+        index = torch.cat(
+            [torch.full_like(p["conf"][keep], i) for i, (p, keep) in enumerate(zip(preds, sure, strict=True))]
+        )
+        boxes, classes = (
+            torch.cat([p[key][keep] for p, keep in zip(preds, sure, strict=True)]) for key in ("bboxes", "cls")
+        )
+        height, width = batch["img"].shape[2:]
+        sides = torch.tensor([width, height, width, height], device=boxes.device)
+        xywhn = torch.cat([boxes[:, :2] + boxes[:, 2:], 2 * (boxes[:, 2:] - boxes[:, :2])], dim=1) / 2 / sides
+        answers = {"img": batch["img"], "batch_idx": index, "cls": classes, "bboxes": xywhn}
+        draw_batch(answers, self.save_dir / ANSWERS_NAME)
+
+
+def draw_batch(batch: Mapping[str, Any], path: Path) -> None:
+    """Draw the first pictures of a batch side by side, with their faces: `img` [B, 3, H, W] in 0-1, `bboxes` xywhn.
+
+    Not Ultralytics' `plot_images`, which scales the batch in place and looks for a font on the network (8.4.190).
+    """
+    images = (batch["img"][:_SHOWN].permute(0, 2, 3, 1) * 255).byte().cpu().numpy()
+    tiles = [np.ascontiguousarray(image[:, :, ::-1]) for image in images]  # OpenCV's order
+    for index, cls, box in zip(*(batch[key].cpu().tolist() for key in ("batch_idx", "cls", "bboxes")), strict=True):
+        if index < len(tiles):
+            tile = tiles[int(index)]
+            (x, y, w, h), (height, width) = box, tile.shape[:2]
+            left, right = (int((x + sign * w / 2) * width) for sign in (-1, 1))
+            top, bottom = (int((y + sign * h / 2) * height) for sign in (-1, 1))
+            cv2.rectangle(tile, (left, top), (right, bottom), (0, 255, 0))
+            # Class ids above are the rows of soft targets, see `FaceAwareAssigner`.
+            number = int(np.ravel(cls)[0])
+            name = NAMES[number] if number < FACE_ID else FACE_NAME if number == FACE_ID else "soft label"
+            cv2.putText(tile, name, (left, top + 10), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (0, 255, 0))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _COLUMNS)
+    rows = [np.hstack(tiles[start : start + _COLUMNS]) for start in range(0, len(tiles), _COLUMNS)]
+    path.write_bytes(cv2.imencode(path.suffix, np.vstack(rows))[1].tobytes())
 
 
 class EmotionTrainer(DetectionTrainer):
@@ -39,10 +128,16 @@ class EmotionTrainer(DetectionTrainer):
 
     on_epoch: ClassVar[OnEpoch | None] = None
     cpu_bf16: ClassVar[bool] = False
+    environment: ClassVar[Mapping[str, Any] | None] = None
     names: ClassVar[dict[int, str]] = dict(enumerate(NAMES))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._bar: Bar | None = None
+        if sys.stderr.isatty():
+            self.add_callback("on_train_epoch_start", EmotionTrainer._begin_bar)
+            self.add_callback("on_train_batch_end", lambda trainer: trainer._bar.update())
+            self.add_callback("on_train_epoch_end", EmotionTrainer._end_bar)
         # Ultralytics loads in the training process on a CPU; a process of its own was measured to be faster.
         if self.device.type == "cpu":
             self.args.workers = kwargs["overrides"]["workers"]
@@ -69,6 +164,12 @@ class EmotionTrainer(DetectionTrainer):
             self.targets = attach_targets(dataset.labels)
         return dataset
 
+    def get_validator(self) -> EmotionValidator:
+        """Return the validator that every epoch and the final evaluation use."""
+        return EmotionValidator(
+            self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks
+        )
+
     def get_class_counts(self) -> Any:
         """Count the eight classes, targets by their shares; faces without an emotion weigh nothing."""
         classes = np.concatenate([label["cls"].ravel() for label in self.train_loader.dataset.labels]).astype(np.int64)
@@ -83,20 +184,51 @@ class EmotionTrainer(DetectionTrainer):
             # Ultralytics 8.4.190 refuses bf16 on a CPU, where it was measured to take 0.6 of the time. The EMA, which
             # is what gets saved, was copied before and keeps its plain `forward`.
             model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
+        self._batch_asked_for = self.batch_size
+        if self.environment:
+            pictures, valid = len(self.train_loader.dataset), len(self.test_loader.dataset)
+            counts = {"pictures": pictures, "valid": valid, "epochs": self.epochs, "finished": self.start_epoch}
+            say("train", start_line(**counts, environment=self.environment))
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Scale to 0-1, in the memory order of the weights."""
+        """Scale to 0-1, in the memory order of the weights; draw the very first batch."""
         batch = super().preprocess_batch(batch)
+        if RANK in {-1, 0} and not (self.save_dir / BATCH_NAME).exists():
+            draw_batch(batch, self.save_dir / BATCH_NAME)
         if self.device.type == "cpu":
             batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
         return batch
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Append the epoch to results.csv, and tell `on_epoch`."""
+        """Append the epoch to results.csv, say it, and tell `on_epoch`."""
         super().save_metrics(metrics)
+        if RANK not in {-1, 0}:
+            return
+        now = time.time()
+        done = self.epoch + 1 - self.start_epoch
+        seconds = now - self.epoch_time_start
+        # As `save_model` decides which weights are the best.
+        epoch = Epoch(
+            self.epoch + 1,
+            {name: float(value) for name, value in metrics.items()},
+            best=bool(self.best_fitness == self.fitness),
+            seconds=seconds,
+            memory_gib=self._get_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        )
+        left = (now - self.train_time_start) / done * (self.epochs - epoch.number)
+        line = epoch_line(
+            epoch=epoch.number, epochs=self.epochs, metrics=epoch.metrics, seconds=seconds, left=left, best=epoch.best
+        )
+        say("train", line)
+        if self.batch_size != self._batch_asked_for:
+            say(
+                "train",
+                f"warning: batches of {self._batch_asked_for} did not fit the memory; halved to {self.batch_size}",
+            )
+            self._batch_asked_for = self.batch_size
         on_epoch = type(self).on_epoch  # from the class: from the instance it would be a method
-        if RANK == -1 and on_epoch is not None:
-            on_epoch(self.epoch + 1, {k: float(v) for k, v in metrics.items()})
+        if on_epoch is not None:
+            on_epoch(epoch)
 
     def save_model(self) -> bool:
         """Save, then keep a whole copy: a kill in the middle of the next save leaves this one."""
@@ -105,94 +237,18 @@ class EmotionTrainer(DetectionTrainer):
             _replace_with_copy(self.last, self.save_dir / RESUME_NAME)
         return saved
 
+    def _begin_bar(self) -> None:
+        self._end_bar()  # of an epoch begun again with smaller batches
+        title = f"epoch {self.epoch + 1}/{self.epochs}"
+        self._bar = show_progress(title, total=len(self.train_loader), unit="batches").__enter__()
 
-# mallopt(3): M_MMAP_MAX no mappings of their own, M_TRIM_THRESHOLD nothing given back, M_TOP_PAD half a GiB at once.
-_KEEP = ((-4, 0), (-1, 2**31 - 1), (-2, 2**29))
-RESUME_NAME = "resume.pt"
-DONE_NAME = "done"
+    def _end_bar(self) -> None:
+        if self._bar:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
 
 
 def _replace_with_copy(source: Path, target: Path) -> None:
     partial = target.with_suffix(".partial")
     shutil.copyfile(source, partial)
     partial.replace(target)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training leaves in its checkpoint folder."""
-
-    weights: Path
-    results: Path
-
-
-def resolve_device(device: str) -> str:
-    """Return Ultralytics' name for the `device` of params: `auto` is the first GPU, or the CPU where there is none."""
-    if device != "auto":
-        return device
-    return "0" if torch.cuda.is_available() else "cpu"
-
-
-def resolve_amp(amp: str, *, device: str) -> str:
-    """Return Ultralytics' `amp` for that of params; bf16 on a CPU pays only where the instructions are there."""
-    if amp == "auto":
-        amp = "fp16" if device != "cpu" else ("bf16" if cpu_has_bf16() else "fp32")
-    if amp == "fp16" and device == "cpu":
-        raise ModelError("train.amp is fp16, which Ultralytics trains in on GPUs only; set auto, bf16 or fp32")
-    return amp
-
-
-def keep_memory() -> None:
-    """Have glibc keep freed memory for the next step; elsewhere do nothing.
-
-    By default it maps each large tensor anew and gives it back, and the kernel clears the same pages at every step.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    for option, value in _KEEP:
-        mallopt(option, value)
-
-
-def train(data: Path, params: Train, *, checkpoints: Path, on_epoch: OnEpoch | None = None) -> Trained:
-    """Fine-tune on Ultralytics' `data` YAML, going on from what an interrupted call left in `checkpoints`.
-
-    The same `checkpoints` folder stands for the same data and params: the caller names it by their digest.
-
-    Raises:
-        ModelError: weights that are no YOLO detection checkpoint, or cannot be had.
-    """
-    checkpoints = checkpoints.absolute()
-    finished = Trained(checkpoints / "weights" / "best.pt", checkpoints / "results.csv")
-    if (checkpoints / DONE_NAME).exists():
-        return finished
-    device = resolve_device(params.device)
-    amp = resolve_amp(params.amp, device=device)
-    cpu_bf16 = amp == "bf16" and device == "cpu"
-    if device == "cpu":
-        keep_memory()
-    overrides: dict[str, Any] = {
-        **{k: v for k, v in params.model_dump().items() if k not in OURS},
-        "model": params.weights,
-        "data": str(data.absolute()),
-        "device": device,
-        "amp": False if cpu_bf16 else amp,
-        # Absolute, or Ultralytics nests it below its runs folder; exist_ok, or it counts the name up.
-        "project": str(checkpoints.parent),
-        "name": checkpoints.name,
-        "exist_ok": True,
-        "plots": False,
-        "verbose": False,
-    }
-    if (checkpoints / RESUME_NAME).exists():
-        overrides["resume"] = str(checkpoints / RESUME_NAME)
-    else:
-        check_weights(params.weights, alpha=params.wise_ft_alpha)
-    EmotionTrainer.on_epoch, EmotionTrainer.cpu_bf16 = on_epoch, cpu_bf16
-    try:
-        EmotionTrainer(overrides=overrides).train()
-    finally:
-        EmotionTrainer.on_epoch, EmotionTrainer.cpu_bf16 = None, False
-    (checkpoints / DONE_NAME).touch()
-    return finished
