@@ -27,7 +27,7 @@ from emotion_yolo.onnx_store import store_in_half
 from emotion_yolo.params import Params
 from emotion_yolo.progress import say
 from emotion_yolo.structures.emotions import NAMES
-from emotion_yolo.tracking.lineage import data_digest, git_revision
+from emotion_yolo.tracking.lineage import data_digest, git_revision, input_digests
 from emotion_yolo.yolo.network import batch_norm_scales, export_onnx, torch_forward
 
 MODEL_NAME = "emotion-yolo"
