@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,20 @@ def test_a_step_that_fails_is_told_with_its_exit_code(workspace: Workspace) -> N
         workspace.run("-c", "raise SystemExit(7)", on_tick=lambda: None)
 
 
+@pytest.fixture(params=["in the foreground", "in the background"])
+def sigint(request: pytest.FixtureRequest) -> Iterator[None]:
+    """SIGINT as a shell leaves it to a command; in the background it is ignored, also by the command's children."""
+    before = signal.getsignal(signal.SIGINT)
+    if request.param == "in the background":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_sigterm_ends_the_step_and_what_it_has_started(workspace: Workspace) -> None:
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEP!r}])"
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
     def interrupt() -> None:
         while not (workspace.project / "started").exists():
@@ -86,7 +98,7 @@ def test_sigterm_ends_the_step_and_what_it_has_started(workspace: Workspace) -> 
         group = int((workspace.folder / "lock").read_text())
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 # pygtrie, which DVC stands on, warns of itself.
