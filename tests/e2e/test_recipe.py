@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def kill(project: Project, process: subprocess.Popen[bytes]) -> None:
     group = int((project.root / ".recipes/sample/lock").read_text())
     process.kill()
     process.wait()
-    os.killpg(group, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # between two steps nothing else is at work
+        os.killpg(group, signal.SIGKILL)
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
