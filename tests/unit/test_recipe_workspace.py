@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def test_two_runs_of_one_recipe_are_kept_apart(workspace: Workspace) -> None:
 def test_what_outlives_a_killed_command_keeps_the_lock_and_is_named(workspace: Workspace) -> None:
     workspace.folder.joinpath("lock").write_text("")
     code = f"import fcntl, sys, time; f = open({str(workspace.folder / 'lock')!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX)"
-    command = ["python3", "-c", f"{code}; print('locked', flush=True); time.sleep(600)"]
+    command = [sys.executable, "-c", f"{code}; print('locked', flush=True); time.sleep(600)"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -107,7 +108,7 @@ def test_data_that_are_not_in_the_cache_are_told_before_anything_runs(tmp_path: 
     project = make_project(tmp_path / "project")
     shutil.copytree(project / "datasets/sample", project / "data")
     environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    subprocess.run(["dvc", "add", "-q", "data"], cwd=project, check=True, env=environment)
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=project, check=True, env=environment)
     for command in (("init", "-q"), ("add", "data.dvc", ".dvc"), ("commit", "-qm", "data")):
         identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
         subprocess.run(["git", *identity, *command], cwd=project, check=True, capture_output=True)
