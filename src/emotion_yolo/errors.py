@@ -12,7 +12,8 @@
     ├── ModelError              exit 11  a model file that is missing, damaged, or of another kind
     │   └── ParityError         exit 12  an export that answers otherwise than the network it came from
     ├── TrainingError           exit 13  a training that cannot go on: a data-loading process has died
-    └── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
+    ├── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
+    └── RecipeError             exit 15  a recipe that cannot be run here, or a step of it that failed
 
 Messages say what, where, what was got, what was expected, and what to do.
 """

@@ -186,6 +186,26 @@ def test_a_release_of_half_a_run_is_refused(
     assert not paths.RELEASE.exists()
 
 
+def test_options_of_a_recipe_need_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_evaluated(folder)
+    for options in (("--input", "start.pt=start.pt"), ("--restart",)):
+        code, message = fail(monkeypatch, capsys, "release", *options)
+        assert code == 15
+        assert "name it with --recipe" in message
+    assert not paths.RELEASE.exists()
+
+
+def test_a_recipe_outside_git_is_a_message_and_an_exit_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
+    code, message = fail(monkeypatch, capsys, "release", "--recipe", "sample")
+    assert code == 15
+    assert "not a git repository" in message
+
+
 def test_a_release_without_anything_exported_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,8 +4,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,7 @@ def test_two_runs_of_one_recipe_are_kept_apart(workspace: Workspace) -> None:
 def test_what_outlives_a_killed_command_keeps_the_lock_and_is_named(workspace: Workspace) -> None:
     workspace.folder.joinpath("lock").write_text("")
     code = f"import fcntl, sys, time; f = open({str(workspace.folder / 'lock')!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX)"
-    command = ["python3", "-c", f"{code}; print('locked', flush=True); time.sleep(600)"]
+    command = [sys.executable, "-c", f"{code}; print('locked', flush=True); time.sleep(600)"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -68,9 +70,20 @@ def test_a_step_that_fails_is_told_with_its_exit_code(workspace: Workspace) -> N
         workspace.run("-c", "raise SystemExit(7)", on_tick=lambda: None)
 
 
+@pytest.fixture(params=["in the foreground", "in the background"])
+def sigint(request: pytest.FixtureRequest) -> Iterator[None]:
+    """SIGINT as a shell leaves it to a command; in the background it is ignored, also by the command's children."""
+    before = signal.getsignal(signal.SIGINT)
+    if request.param == "in the background":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_sigterm_ends_the_step_and_what_it_has_started(workspace: Workspace) -> None:
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEP!r}])"
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
     def interrupt() -> None:
         while not (workspace.project / "started").exists():
@@ -86,7 +99,7 @@ def test_sigterm_ends_the_step_and_what_it_has_started(workspace: Workspace) -> 
         group = int((workspace.folder / "lock").read_text())
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 # pygtrie, which DVC stands on, warns of itself.
@@ -95,7 +108,7 @@ def test_data_that_are_not_in_the_cache_are_told_before_anything_runs(tmp_path: 
     project = make_project(tmp_path / "project")
     shutil.copytree(project / "datasets/sample", project / "data")
     environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    subprocess.run(["dvc", "add", "-q", "data"], cwd=project, check=True, env=environment)
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=project, check=True, env=environment)
     for command in (("init", "-q"), ("add", "data.dvc", ".dvc"), ("commit", "-qm", "data")):
         identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
         subprocess.run(["git", *identity, *command], cwd=project, check=True, capture_output=True)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from emotion_yolo.errors import ParamsError
+from emotion_yolo.errors import ParamsError, RecipeError
 from emotion_yolo.params import Params
 from emotion_yolo.recipes.checking import check_recipe
-from emotion_yolo.recipes.recipe import load_recipe, phase_params
-from emotion_yolo.recipes.running import seconds_left
+from emotion_yolo.recipes.recipe import Recipe, load_recipe, phase_params
+from emotion_yolo.recipes.running import Finished, compare, run_recipe, seconds_left
 
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "configs/recipes").glob("*.yaml"))
@@ -182,3 +182,30 @@ class TestTimeLeft:
         assert seconds_left(spent=100, share=0.25, expected=[None], done=[]) == 300
         # It takes 400 s instead of 200: the next one will, too.
         assert seconds_left(spent=100, share=0.25, expected=[200, 100], done=[]) == 300 + 200
+
+
+def test_figures_are_shown_beside_the_expected_ones_and_marked_where_they_differ(tmp_path: Path) -> None:
+    expected = {
+        "command": "dvc repro evaluate",
+        "split": "test",
+        "file": "reports/metrics.json",
+        "tolerance": 0.01,
+        "figures": {"map50": 0.8, "ece": 0.02, "emotion_top1": 0.7},
+    }
+    recipe = Recipe.model_validate({**SMALL, "expected": [expected]})
+    finished = Finished(recipe=recipe, path=Path("some.yaml"), revision="r", project=tmp_path)
+    assert [line.split()[-1] for line in compare(finished)[2:]] == ["missing"] * 3
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/metrics.json").write_text('{"map50": 0.805, "ece": 0.05}')
+    title, _, map50, ece, top1 = compare(finished)
+    assert title == "test split, reports/metrics.json; expected by dvc repro evaluate:"
+    assert map50.split() == ["map50", "0.800", "0.805", "+0.005"]
+    assert ece.split() == ["ece", "0.020", "0.050", "+0.030", "more", "than", "0.01", "apart"]
+    assert top1.split() == ["emotion_top1", "0.700", "missing"]
+
+
+def test_outside_a_git_repository_nothing_is_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.parent))
+    with pytest.raises(RecipeError, match="not a git repository with a commit"):
+        run_recipe("some", root=project, given=[], restart=False, say=print)
+    assert not (project / ".recipes").exists()

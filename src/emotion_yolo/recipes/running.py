@@ -79,13 +79,13 @@ def run_recipe(name: str, *, root: Path, given: list[str], restart: bool, say: S
 
 def _clean_revision(root: Path) -> str:
     revision = git_revision(root)
+    if revision == "unknown":
+        raise RecipeError(f"{root.absolute()}: not a git repository with a commit; a release names the commit it is of")
     if changed := uncommitted(root):
         raise RecipeError(
             f"uncommitted changes in {', '.join(changed)}; a release names the commit it was made from: "
             "commit them, or put them aside with `git stash`"
         )
-    if revision == "unknown":
-        raise RecipeError(f"{root.absolute()}: not a git repository with a commit; a release names the commit it is of")
     return revision
 
 
@@ -119,6 +119,9 @@ class _PhaseRun:
                 self._run("-m", "dvc", "repro", *(() if last else ("export",)))
                 if self._phase.hands_on:
                     self._keep_detector(kept)
+        except KeyboardInterrupt:
+            self._say("interrupted; the same command resumes it")
+            raise
         finally:
             self._tick(silent=True)
         self._state.done.append(self._phase.name)

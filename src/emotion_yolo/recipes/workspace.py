@@ -159,7 +159,7 @@ class Workspace:
             KeyboardInterrupt: it was interrupted.
         """
         assert self._lock is not None, "only while locked"
-        with _sigterm_interrupts():
+        with _signals_for_steps():
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=self.project,
@@ -188,12 +188,24 @@ class Workspace:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def _signals_for_steps() -> Iterator[None]:
+    """Take SIGTERM like Ctrl-C, and see to it that a step can be ended by SIGINT.
+
+    A shell has what it starts in the background ignore SIGINT, and children inherit that. A handler they do not.
+    """
+
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def ignore(_number: int, _frame: FrameType | None) -> None:
+        return None
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, interrupt)
+    if before[signal.SIGINT] == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, ignore)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
