@@ -240,7 +240,12 @@ def _openvino(folder: Path, spec: ModelSpec, canvases: Sequence[Canvas], threads
         checked_file(folder, spec.files["openvino_bin"])  # OpenVINO finds it beside the .xml by itself
     cores = cpu_count() or 1
     streams = max(cores // threads, 1) if threads else 1
-    config: dict[str, object] = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads * streams}
+    # Threads pinned to cores stand still whenever other work takes their core; on a shared machine that halves the speed.
+    config: dict[str, object] = {
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": threads * streams,
+        "ENABLE_CPU_PINNING": False,
+    }
     if precision != "auto":
         config["INFERENCE_PRECISION_HINT"] = precision
 
