@@ -3,6 +3,8 @@
 picture ── letterbox ──▶ [1, h, w, 3] ── network ──▶ [1, 12, A] ── decode, NMS ──▶ Detections
 """
 
+import math
+import os
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -231,6 +233,25 @@ class Detector:
         return self.postprocess(self.infer(tensor), box, conf=conf, iou=iou, max_faces=max_faces)
 
 
+def available_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many cores this process may use: by its affinity, and by the quota of its container (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpu_count() or 1
+    try:
+        quota, period = cpu_max.read_text().split()
+        return min(cores, max(math.ceil(int(quota) / int(period)), 1))
+    except (OSError, ValueError):  # no cgroup v2, or `max`: no quota
+        return cores
+
+
+def _quota() -> int:
+    """Return the available cores where they are fewer than the machine's; else 0, and the runtime chooses.
+
+    OpenVINO and ONNX Runtime do not know a container's quota: they would start a thread for each core of its host.
+    """
+    cores = available_cores()
+    return cores if cores < (cpu_count() or 1) else 0
+
+
 def _openvino(folder: Path, spec: ModelSpec, canvases: Sequence[Canvas], threads: int, precision: Precision) -> Infer:
     import openvino as ov
     from openvino.preprocess import PrePostProcessor
@@ -238,9 +259,9 @@ def _openvino(folder: Path, spec: ModelSpec, canvases: Sequence[Canvas], threads
     path = checked_file(folder, spec.files.get("openvino_xml", spec.files["onnx"]))
     if "openvino_bin" in spec.files:
         checked_file(folder, spec.files["openvino_bin"])  # OpenVINO finds it beside the .xml by itself
-    cores = cpu_count() or 1
-    streams = max(cores // threads, 1) if threads else 1
-    # Threads pinned to cores stand still whenever other work takes their core; on a shared machine that halves the speed.
+    threads = threads or _quota()
+    streams = max(available_cores() // threads, 1) if threads else 1
+    # A thread pinned to a core waits whenever other work takes that core, and the others wait for it.
     config: dict[str, object] = {
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": threads * streams,
@@ -289,7 +310,7 @@ def _onnxruntime(folder: Path, spec: ModelSpec, threads: int) -> Infer:
 
     path = checked_file(folder, spec.files["onnx"])
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or _quota()
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base below Exception
