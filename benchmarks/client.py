@@ -100,14 +100,16 @@ def our_service(model: Path, *, log: Path | None = None, **settings: str) -> Ite
 class Connection:
     """A kept connection that posts pictures, far cheaper than a general client, which would eat the server's cores."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
+        self._port, self._address = port, address
         self._writer: asyncio.StreamWriter | None = None
 
     async def post(self, path: str, body: bytes, content_type: str = "image/jpeg") -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body of the answer; raises OSError or EOFError if the connection breaks."""
         if self._writer is None:
-            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+            self._reader, self._writer = await asyncio.open_connection(
+                "127.0.0.1", self._port, local_addr=(self._address, 0)
+            )
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
         try:
             self._writer.write(head.encode() + body)

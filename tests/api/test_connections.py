@@ -155,7 +155,7 @@ def test_cuts_clients_that_do_not_read(start: Start) -> None:
     process = start(EMOTION_STALL_S="0.5").wait_ready()
     picture = noise(1600, 1200)
     with ExitStack() as stack:
-        for request in (annotate(picture), b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200):
+        for request in (annotate(picture), b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * MAX_PIPELINED):
             sock = stack.enter_context(narrow(process.port))
             sock.sendall(request)
             assert was_cut(sock)

@@ -3,6 +3,7 @@ import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
@@ -10,8 +11,9 @@ from starlette.testclient import TestClient
 from api.engine import Engine
 from api.problems import STATUS, Code, Problem
 from api.scheduler import Scheduler, Ticket
-from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.structures.emotions import NAMES, Emotion
 from tests.api.conftest import HAPPY_BOX, SURPRISE_BOX, Serve, code_of, encoded, painted, wait_until
+from tests.builders import COLOURS
 
 
 def box_of(detection: dict) -> list[int]:
@@ -258,6 +260,14 @@ def test_an_unexpected_error_is_a_500_with_a_code_and_leaves_the_service_alive(
         assert (answer.status_code, code_of(answer)) == (500, "internal_error")
         assert "on purpose" not in answer.text
     assert client.post("/v1/detect", files={"file": photo}).status_code == 200
+
+
+def test_answers_with_as_many_faces_as_the_setting_allows(serve: Serve) -> None:
+    crowd = np.full((20, 20, 3), COLOURS[Emotion.HAPPY], np.uint8)
+    picture = encoded(Image.fromarray(crowd).resize((640, 640), Image.Resampling.NEAREST))
+    client = serve(imgsz=640, max_faces=1000)
+    assert len(client.post("/v1/detect", files={"file": picture}).json()["detections"]) == 400
+    assert len(client.post("/v1/detect?max_faces=350", files={"file": picture}).json()["detections"]) == 350
 
 
 def test_pictures_of_any_shape_get_boxes_within_them(client: TestClient) -> None:

@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.inference.artefact import describe, read_spec, write_spec
-from emotion_yolo.inference.backends import as_planes
+from emotion_yolo.inference.backends import as_planes, available_cores
 from emotion_yolo.inference.decoding import decode
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.inference.letterbox import Letterbox, canvases, letterbox
@@ -348,3 +350,38 @@ def test_a_network_of_other_classes_is_refused(tmp_path: Path, backend: Literal[
     exported_model(tmp_path, channels=11)
     with pytest.raises(ModelError, match=r"answers with shape \(1, 11, 9\), expected \[1, 12, boxes\]"):
         Detector.load(tmp_path, backend=backend)
+
+
+def test_uses_the_cores_that_a_container_may_use(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    quota = tmp_path / "cpu.max"
+    for text, expected in (
+        ("max 100000\n", cores),
+        ("50000 100000\n", 1),
+        ("100000 100000\n", 1),
+        (f"{100_000 * (cores + 3)} 100000\n", cores),
+        ("nonsense", cores),
+    ):
+        quota.write_text(text)
+        assert available_cores(quota) == expected, text
+    assert available_cores(tmp_path / "nothing") == cores
+
+
+def test_uses_the_cores_that_it_was_bound_to() -> None:
+    program = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from emotion_yolo.inference.backends import available_cores; print(available_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_answers_the_same_with_fewer_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = exported_model(tmp_path / "model")
+    picture = painted({(1, 1): Emotion.HAPPY})
+    backends: tuple[Literal["openvino", "onnx"], ...] = ("openvino", "onnx")
+    before = [Detector.load(folder, backend=backend).predict(picture) for backend in backends]
+    monkeypatch.setattr("emotion_yolo.inference.backends.cpu_count", lambda: 1000)  # a host of which this is a part
+    after = [Detector.load(folder, backend=backend).predict(picture) for backend in backends]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(one.xyxy, other.xyxy, atol=1e-3)

@@ -1,5 +1,7 @@
 """The runtimes that execute an exported network on the CPU: OpenVINO and ONNX Runtime."""
 
+import math
+import os
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,25 @@ Backend = Literal["auto", "openvino", "onnx"]
 Precision = Literal["auto", "f32", "bf16"]
 
 
+def available_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many cores this process may use: by its affinity, and by the quota of its container (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpu_count() or 1
+    try:
+        quota, period = cpu_max.read_text().split()
+        return min(cores, max(math.ceil(int(quota) / int(period)), 1))
+    except (OSError, ValueError):  # no cgroup v2, or `max`: no quota
+        return cores
+
+
+def _quota() -> int:
+    """Return the available cores where they are fewer than the machine's; else 0, and the runtime chooses.
+
+    OpenVINO and ONNX Runtime do not know a container's quota: they would start a thread for each core of its host.
+    """
+    cores = available_cores()
+    return cores if cores < (cpu_count() or 1) else 0
+
+
 class OpenVinoRequests:
     """A compiled OpenVINO model's infer requests, one a stream. Threads may share it: a call waits for a free one."""
 
@@ -28,7 +49,12 @@ class OpenVinoRequests:
         """Compile `model` for the CPU with `streams` parallel inferences of `threads` threads (0: all cores) each."""
         import openvino as ov
 
-        config: dict[str, object] = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads * streams}
+        # A thread pinned to a core waits whenever other work takes that core, and the others wait for it.
+        config: dict[str, object] = {
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": threads * streams,
+            "ENABLE_CPU_PINNING": False,
+        }
         if precision != "auto":
             config["INFERENCE_PRECISION_HINT"] = precision
         compiled = ov.compile_model(model, "CPU", config)
@@ -61,7 +87,8 @@ def openvino_backend(
     path = checked_file(folder, spec.files.get("openvino_xml", spec.files["onnx"]))
     if "openvino_bin" in spec.files:
         checked_file(folder, spec.files["openvino_bin"])  # OpenVINO finds it beside the .xml by itself
-    streams = max((cpu_count() or 1) // threads, 1) if threads else 1
+    threads = threads or _quota()
+    streams = max(available_cores() // threads, 1) if threads else 1
 
     def compiled(canvas: Canvas) -> OpenVinoRequests:
         width, height = canvas
@@ -97,7 +124,7 @@ def onnxruntime_backend(folder: Path, spec: ModelSpec, *, threads: int) -> Infer
 
     path = checked_file(folder, spec.files["onnx"])
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or _quota()
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base below Exception
