@@ -182,7 +182,7 @@ import api.server
 from pathlib import Path
 loaded = sorted({{name.split(".")[0] for name in sys.modules}} & set({FORBIDDEN!r}))
 assert not loaded, loaded
-assert "emotion_yolo.yolo.trainer" not in sys.modules and not any(n.startswith("emotion_yolo.stages") for n in sys.modules)
+assert "emotion_yolo.yolo" not in sys.modules and not any(n.startswith("emotion_yolo.stages") for n in sys.modules)
 """
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=environment)
