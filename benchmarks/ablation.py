@@ -185,15 +185,13 @@ def measure(export: Path, valid: Path) -> dict[str, dict[str, Any]]:
 
 def keep_valid(prepared: Path, out: Path) -> None:
     """Keep the valid pictures of a prepared set, once."""
+    from emotion_yolo.data.prepared import copy_split
+
     if out.is_dir():
         return
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    shutil.copyfile(prepared / "data.yaml", part / "data.yaml")
-    for folder in ("images/valid", "labels/valid", "scenes/valid"):
-        if (prepared / folder).is_dir():
-            shutil.copytree(prepared / folder, part / folder)
+    copy_split(prepared, "valid", part)
     part.rename(out)
 
 

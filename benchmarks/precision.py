@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.timing import median_ms
-from emotion_yolo.data.prepared import Sample, read_crops, read_scenes
+from emotion_yolo.data.prepared import Sample, read_crops, read_scenes, read_split
 from emotion_yolo.drawing import evenly
 from emotion_yolo.evaluation.figures import CropFigures, SceneFigures
 from emotion_yolo.inference.artefact import describe, read_spec, write_spec
@@ -28,7 +28,7 @@ from emotion_yolo.inference.detector import Detector
 from emotion_yolo.params import load_params
 from emotion_yolo.paths import PREPARED, RELEASE
 from emotion_yolo.stages.evaluate import run
-from emotion_yolo.structures.images import SUFFIXES, read_rgb
+from emotion_yolo.structures.images import read_rgb
 
 if TYPE_CHECKING:
     import nncf
@@ -86,8 +86,7 @@ def _head(network: "ov.Model") -> "nncf.IgnoredScope":
 
 def calibration_pictures(prepared: Path, count: int) -> list[Path]:
     """Pick pictures evenly from the train split, where crops, sheets and scenes lie side by side."""
-    paths = sorted(path for path in (prepared / "images" / "train").iterdir() if path.suffix.lower() in SUFFIXES)
-    return evenly(paths, count)
+    return evenly([sample.image for sample in read_split(prepared, "train")], count)
 
 
 def accuracy(variant: Variant, side: int, crops: Sequence[Sample], scenes: Sequence[Sample]) -> list[str]:

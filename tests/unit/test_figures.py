@@ -34,7 +34,8 @@ def outcome(
         if said is None
         else detections_of([box], confidence=[0.9], emotions=[said], sure=sure)
     )
-    return Outcome(Sample(Path(name), labels_of([truth], [BOX])), found, found)
+    sample = Sample(Path(name), labels_of([truth], [BOX]), source="ffhq" if name.startswith("ffhq_") else "other")
+    return Outcome(sample, found, found)
 
 
 def figures(*outcomes: Outcome) -> Mapping[str, float]:

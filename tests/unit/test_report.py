@@ -37,7 +37,8 @@ def outcome(name: str, truth: int, said: int | None, *, sure: float = 0.86, box:
         if said is None
         else detections_of([box], confidence=[0.9], emotions=[said], sure=sure)
     )
-    return Outcome(Sample(Path(name), labels_of([truth], [BOX])), found, found)
+    sample = Sample(Path(name), labels_of([truth], [BOX]), source="ffhq" if name.startswith("ffhq_") else "other")
+    return Outcome(sample, found, found)
 
 
 def scene(name: str, *boxes: list[float], wh: tuple[int, int] = (96, 96)) -> Outcome:
@@ -88,7 +89,7 @@ def test_confusion_names_faces_missed_and_answers_without_a_face() -> None:
     outcomes = [
         outcome("a.jpg", 3, 4),
         outcome("ffhq_b.jpg", 2, None),
-        Outcome(Sample(Path("c.jpg"), labels_of([FACE_ID], [BOX])), both, both),
+        Outcome(Sample(Path("c.jpg"), labels_of([FACE_ID], [BOX]), source="other"), both, both),
     ]
     rows = confusion_rows(outcomes, match_faces(outcomes))
     assert rows == [

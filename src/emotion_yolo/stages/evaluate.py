@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +211,7 @@ def run(
         raw = detector.infer(tensor)
         # Average precision knows no suppression but the one by IoU.
         candidates = detector.postprocess(raw, box, conf=params.conf, iou=params.iou, ios=1)
-        return Outcome(Sample(sample.image, labels), candidates, detector.postprocess(raw, box))
+        return Outcome(replace(sample, labels=labels), candidates, detector.postprocess(raw, box))
 
     outcomes = []
     with counting(f"evaluate {title}") as progress, ThreadPoolExecutor(_AT_ONCE) as pool:
