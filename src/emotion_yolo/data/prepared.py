@@ -33,10 +33,6 @@ from emotion_yolo.structures.labels import Labels, read, write
 CLASSES: tuple[str, ...] = (*NAMES, FACE_NAME)
 """Class names of prepared labels by id."""
 
-Source = str
-
-SOURCES: tuple[Source, ...] = ("ffhq", "other")
-
 SoftLabels = NDArray[np.float32]
 """[N, 8] probabilities, one row per face; a row of nan where a face has no soft label."""
 
