@@ -343,6 +343,7 @@ def several(root: Path) -> Path:
     certain[HAPPY] = 1.0
     add("certain", Kind.SINGLE, "votes", {(1, 1): HAPPY}, {(1, 1): HAPPY}, votes=certain)
     add("missed", Kind.SINGLE, "votes", {}, {(1, 1): HAPPY}, votes=certain)
+    add("empty", Kind.SINGLE, "votes", {}, {})
     add("doubtful", Kind.SINGLE, "votes", {(1, 1): 0}, {(1, 1): 0}, votes=doubtful)
     two = {(0, 0): HAPPY, (3, 2): 1}
     add("group", Kind.SCENE, "groups", two, two, side=160)
@@ -394,7 +395,7 @@ def test_the_headline_is_of_all_sets_with_named_faces(of_several: tuple[Evaluati
     metrics = of_several[0].overall.metrics
     # 49 of 70 calm ones, two of three with votes, both of the group; the crowd has no names.
     assert metrics["recall_served"] == pytest.approx((49 + 2 + 2) / 75, abs=1e-5)
-    assert (metrics["n_crops"], metrics["n_scenes"], metrics["n_faces"]) == (73, 2, 4)
+    assert (metrics["n_crops"], metrics["n_scenes"], metrics["n_faces"]) == (74, 2, 4)
     assert metrics["face_ap50"] == 0.995
 
 

@@ -163,7 +163,7 @@ def test_experiments_outside_a_project_are_an_error_and_no_traceback(
 ) -> None:
     code, message = fail(monkeypatch, capsys, "experiments")
     assert code == 1
-    assert message.startswith("error: `dvc exp show` failed in ")
+    assert message.startswith(f"error: {folder}: experiments cannot be read")
 
 
 def test_a_release_is_written_where_the_service_looks_for_it(folder: Path) -> None:

@@ -96,7 +96,7 @@ def test_metrics_that_no_experiment_has_get_no_column() -> None:
 
 
 def test_a_folder_that_is_no_project_of_dvc_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EmotionYoloError, match="`dvc exp show` failed in"):
+    with pytest.raises(EmotionYoloError, match="run from the root of a project of git and DVC"):
         read_experiments(tmp_path)
 
 
@@ -109,3 +109,27 @@ def test_a_project_without_experiments_shows_its_commit(tmp_path: Path) -> None:
         subprocess.run(command.split(), cwd=tmp_path, check=True)
     workspace, commit = read_experiments(tmp_path)
     assert (workspace.name, commit.name) == ("workspace", "main")
+
+
+def test_experiments_of_an_earlier_commit_are_found(tmp_path: Path) -> None:
+    def run(*command: str) -> None:
+        identity = ("-c", "user.name=n", "-c", "user.email=n@example.org")
+        subprocess.run(["git", *identity, *command] if command[0] != "dvc" else [sys.executable, "-m", *command],
+                       cwd=tmp_path, check=True)  # fmt: skip
+
+    run("init", "-q", "-b", "main")
+    run("dvc", "init", "-q")
+    (tmp_path / "params.yaml").write_text("train: {epochs: 1}\n")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  evaluate:\n    cmd: mkdir reports && cp params.yaml reports/metrics.json\n    params: [train]\n"
+        "    metrics: [reports/metrics.json: {cache: false}]\n"
+    )
+    run("add", "-A")
+    run("commit", "-qm", "one")
+    run("dvc", "exp", "run", "-q", "-n", "longer", "-S", "train.epochs=2")
+    run("stash", "-q", "--include-untracked")
+    run("commit", "-q", "--allow-empty", "-m", "two")
+    found = {experiment.name: experiment for experiment in read_experiments(tmp_path)}
+    assert set(found) == {"workspace", "main", "longer"}
+    assert (found["longer"].state, found["longer"].params["train.epochs"]) == ("done", 2)
+    assert found["longer"].commit != found["main"].commit

@@ -139,13 +139,15 @@ def test_each_expression_has_its_recall_and_its_commonest_mistake(spec: ModelSpe
 
 def test_each_set_has_a_row_with_what_it_can_tell(spec: ModelSpec) -> None:
     sets = {
-        "ferplus": Measured({"n_faces": 3573, "map50": 0.7, "votes_accuracy": 0.75, "votes_cross_entropy": 0.9}, {}),
+        "ferplus": Measured(
+            {"n_faces": 3573, "map50": 0.7, "ece": 0.07, "votes_accuracy": 0.75, "votes_cross_entropy": 0.9}, {}
+        ),
         "wider": Measured({"n_faces": 1500, "face_ap50_32px": 0.91}, {}),
     }
     text = card(spec, CROPS, sets=sets)
-    assert "|  | faces | mAP50 | majority right | votes' CE | face AP50 ≥ 32 px |" in text
-    assert "| ferplus | 3,573 | 0.700 | 0.750 | 0.900 | - |" in text
-    assert "| wider | 1,500 | - | - | - | 0.910 |" in text
+    assert "|  | faces | mAP50 | ECE | majority right | votes' CE | face AP50 ≥ 32 px |" in text
+    assert "| ferplus | 3,573 | 0.700 | 0.070 | 0.750 | 0.900 | - |" in text
+    assert "| wider | 1,500 | - | - | - | - | 0.910 |" in text
 
 
 def test_sources_stand_beside_their_expressions_and_the_worst_cell_is_named(spec: ModelSpec) -> None:

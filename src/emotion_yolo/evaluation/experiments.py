@@ -1,6 +1,8 @@
 """The table of DVC's experiments: a few metrics, the params that differ, the best first; made to fit a terminal."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -58,12 +60,8 @@ def read_experiments(root: Path = Path()) -> list[Experiment]:
     Raises:
         EmotionYoloError: DVC is not installed, or `root` is no project of its.
     """
-    command = [sys.executable, "-m", "dvc", "exp", "show", "--all-commits", "--json"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip() or f"exit code {done.returncode}"
-        raise EmotionYoloError(f"`dvc exp show` failed in {root.absolute()}: {said}")
-    return parse(json.loads(done.stdout))
+    revisions = [argument for commit in ("HEAD", *_commits_with_experiments(root)) for argument in ("--rev", commit)]
+    return parse(json.loads(_output(sys.executable, "-m", "dvc", "exp", "show", "--json", *revisions, root=root)))
 
 
 def parse(content: Sequence[Mapping[str, Any]]) -> list[Experiment]:
@@ -103,6 +101,33 @@ def table(experiments: Sequence[Experiment], *, width: int) -> str:
         lines += textwrap.wrap(differing, width, initial_indent="    ", subsequent_indent="    ")
     footer = textwrap.wrap(_FOOTER, max(width, _LEAST_WIDTH), break_on_hyphens=False)
     return "\n".join([*lines, "", *footer])
+
+
+def _commits_with_experiments(root: Path) -> list[str]:
+    """Return the commits that experiments derive from, but HEAD.
+
+    `dvc exp show --all-commits` reads the params and metrics of every commit there is. DVC 3 keeps an experiment as the
+    git reference refs/exps/<commit>/<name>, and those in the queue in the reflogs of two more references.
+    """
+    names = _output("git", "for-each-ref", "--format=%(refname)", "refs/exps", root=root)
+    found = [one + rest for one, rest in re.findall(r"^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/", names, re.MULTILINE)]
+    for queue in ("refs/exps/celery/stash", "refs/exps/celery/failed"):
+        if re.search(rf"^{queue}$", names, re.MULTILINE):
+            log = _output("git", "log", "--walk-reflogs", "--format=%gs", queue, root=root)
+            found += re.findall(r"dvc-exp:[0-9a-f]{40}:([0-9a-f]{40})", log)
+    head = _output("git", "rev-parse", "HEAD", root=root).strip()
+    return [commit for commit in dict.fromkeys(found) if commit != head]
+
+
+def _output(*command: str, root: Path) -> str:
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip() or f"exit code {done.returncode}"
+        raise EmotionYoloError(
+            f"{root.absolute()}: experiments cannot be read, `{shlex.join(command)}` failed: {said}; "
+            "run from the root of a project of git and DVC"
+        )
+    return done.stdout
 
 
 def _experiment(rev: Mapping[str, Any], *, name: str, state: str, commit: str) -> Experiment:

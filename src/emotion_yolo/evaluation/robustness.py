@@ -66,14 +66,15 @@ def measure_robustness(
 
     `photographs` are the outcomes of the photographs by corruption, for those in which faces are sought too.
     """
-    if not crops or not params.robustness:
+    faces = [sample for sample in crops if len(sample.labels)]
+    if not faces or not params.robustness:
         return Robustness()
     corrupted: dict[str, list[Outcome]] = {name: [] for name in CORRUPTIONS}
     heights: dict[tuple[str, int], ConditionMetrics] = {}
     given = detectors.spec.input
     changes = face_heights(given.imgsz)
-    for name in sorted({sample.set for sample in crops}):
-        samples = evenly([sample for sample in crops if sample.set == name], params.robustness)
+    for name in sorted({sample.set for sample in faces}):
+        samples = evenly([sample for sample in faces if sample.set == name], params.robustness)
         long_side = max(map(_long_side, samples))
         detector = detectors.at(
             side_for_corruptions(long_side, imgsz=given.imgsz, max_upscale=given.max_upscale), square=True

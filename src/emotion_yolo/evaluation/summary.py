@@ -55,6 +55,7 @@ SET_COLUMNS: dict[str, str] = {
     "emotion_macro_recall": "macro recall",
     "recall_neutral": "neutral",
     "recall_happy": "happy",
+    "ece": "ECE",
     "votes_accuracy": "majority right",
     "votes_cross_entropy": "votes' CE",
     "face_ap50_32px": "face AP50 ≥ 32 px",
