@@ -56,8 +56,7 @@ format: setup  ## format and sort imports
 	ruff check --fix .
 
 experiments: setup  ## print the table of experiments: a few metrics, the params that differ, the best first
-	@dvc exp show --only-changed --sort-by reports/metrics.json:map50 --sort-order desc --no-pager \
-	  --drop 'Created|State|Executor|reports/train/.*|(src|configs|models|datasets|data)(/.*)?|step|face_found|emotion_macro_recall|face_(precision|recall)_.*|frame_boxes.*|top1_.*|flip_.*|false_faces_.*|lr_.*|.*_loss|ap50_.*|n_.*|.*_(ffhq|other|served|gap)|.*:(map50_95|precision|recall)|face_ap50_.*'
+	@emotion-yolo experiments
 
 serve: setup  ## serve models/release, or the folder in EMOTION_MODEL
 	@python -m api

@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,10 +29,19 @@ from emotion_yolo.errors import DataError, EmotionYoloError, ParamsError
 WORKSPACES = Path(".ablation")
 ROWS = "rows.jsonl"
 
-COLUMNS = ("map50", "emotion_top1", "top1_gap", "face_ap50_32px", "face_ap50_128px", "frame_boxes", "false_faces")
+COLUMNS = (
+    "map50",
+    "recall_served",
+    "emotion_top1",
+    "worst_cell",
+    "face_ap50_32px",
+    "face_ap50_128px",
+    "frame_boxes",
+    "false_faces",
+)
 
 Row = dict[str, Any]
-"""A variant's name, overrides, revision, minutes, and figures with their intervals on valid."""
+"""A variant's name, overrides, revision, minutes, and metrics with their intervals on valid."""
 
 
 class Plan(BaseModel):
@@ -154,46 +162,26 @@ class Project:
 
 def measure(export: Path, valid: Path) -> dict[str, dict[str, Any]]:
     """Measure an export on the valid pictures in `valid`, with the `evaluate` section of the params here."""
-    from emotion_yolo.data.prepared import read_crops, read_scenes
-    from emotion_yolo.evaluation.figures import CropFigures, SceneFigures
-    from emotion_yolo.evaluation.metrics import bootstrap
-    from emotion_yolo.inference.detector import Detector
+    from emotion_yolo.evaluation.measuring import measure as measure_model
     from emotion_yolo.params import load_params
-    from emotion_yolo.stages.evaluate import false_faces, run
 
-    params = load_params().evaluate
-    figures: dict[str, float] = {}
-    intervals: dict[str, tuple[float, float]] = {}
-    of_crops = partial(CropFigures, conf=params.conf)
-    for title, samples, imgsz, kind in (
-        ("crops", read_crops(valid, "valid"), None, of_crops),
-        ("scenes", read_scenes(valid, "valid"), params.scene_imgsz, SceneFigures),
-    ):
-        if samples:
-            detector = Detector.load(export, imgsz=imgsz, threads=1)
-            measured = kind(run(detector, samples, params=params, title=title))
-            figures |= {**measured(np.ones(len(samples))), **measured.counts()}
-            intervals |= bootstrap(measured, len(samples), resamples=params.bootstrap, seed=params.seed)
-    seen = false_faces(Detector.load(export, threads=1), count=params.negatives, seed=params.seed)
-    if count := seen.pop("n_negatives", 0):
-        figures |= seen | {"false_faces": sum(seen.values()) / len(seen), "n_negatives": count * len(seen)}
+    params = load_params().evaluate.model_copy(update={"robustness": 0, "scene_sizes": []})
+    measured = measure_model(params, artefact=export, prepared=valid, split="valid").overall
     return {
-        "figures": {name: round(float(value), 5) for name, value in figures.items() if np.isfinite(value)},
-        "intervals": {name: [round(low, 5), round(high, 5)] for name, (low, high) in intervals.items()},
+        "figures": dict(measured.metrics),
+        "intervals": {name: [round(low, 5), round(high, 5)] for name, (low, high) in measured.intervals.items()},
     }
 
 
 def keep_valid(prepared: Path, out: Path) -> None:
     """Keep the valid pictures of a prepared set, once."""
+    from emotion_yolo.data.prepared import copy_split
+
     if out.is_dir():
         return
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    shutil.copyfile(prepared / "data.yaml", part / "data.yaml")
-    for folder in ("images/valid", "labels/valid", "scenes/valid"):
-        if (prepared / folder).is_dir():
-            shutil.copytree(prepared / folder, part / folder)
+    copy_split(prepared, "valid", part)
     part.rename(out)
 
 
@@ -261,7 +249,7 @@ _COUNTS = {
     "n_scenes": "photographs",
     "n_faces_32px": "faces ≥ 32 px",
     "n_faces_128px": "≥ 128 px",
-    "n_negatives": "drawn pictures without one",
+    "n_negatives": "drawn pictures of each kind without one",
 }
 
 

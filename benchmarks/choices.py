@@ -15,7 +15,8 @@ from PIL import Image as PillowImage
 from benchmarks.service import pictures
 from benchmarks.timing import median_ms
 from emotion_yolo.data.prepared import Sample, decoded, read_crops, read_scenes
-from emotion_yolo.evaluation.figures import Outcome, SceneFigures, match_faces
+from emotion_yolo.evaluation.figures import FaceMetrics
+from emotion_yolo.evaluation.outcomes import Outcome, match_faces
 from emotion_yolo.imaging import ImageLimits, Picture, decode
 from emotion_yolo.inference.backends import Precision
 from emotion_yolo.inference.detector import Detector
@@ -69,8 +70,7 @@ def enlarged(samples: Sequence[Sample], *, reduced: bool, fit: int) -> Iterator[
 def top1(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     """Return the share of right emotions among the faces found, and the share found."""
     faces = match_faces(outcomes)
-    right = faces.predicted == faces.cls
-    return float(right[faces.found].mean()), float(faces.found.mean())
+    return float(faces.correct[faces.found].mean()), float(faces.found.mean())
 
 
 def changed(outcomes: Sequence[Outcome], reference: Sequence[Outcome]) -> int:
@@ -80,8 +80,8 @@ def changed(outcomes: Sequence[Outcome], reference: Sequence[Outcome]) -> int:
 
 def face_ap(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     """Return the average precision of faces of 32 px and more, and the share of these found at the served threshold."""
-    figures = SceneFigures(outcomes)(np.ones(len(outcomes)))
-    return figures["face_ap50_32px"], figures["face_recall_32px"]
+    metrics = FaceMetrics(outcomes)(np.ones(len(outcomes)))
+    return metrics["face_ap50_32px"], metrics["face_recall_32px"]
 
 
 def network_ms(detector: Detector, photo: bytes) -> tuple[float, float]:

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.timing import median_ms
-from emotion_yolo.data.prepared import Sample, read_crops, read_scenes
+from emotion_yolo.data.prepared import Sample, read_crops, read_scenes, read_split
 from emotion_yolo.drawing import evenly
-from emotion_yolo.evaluation.figures import CropFigures, SceneFigures
+from emotion_yolo.evaluation.figures import EmotionMetrics, FaceMetrics
+from emotion_yolo.evaluation.runs import run_plain
 from emotion_yolo.inference.artefact import describe, read_spec, write_spec
 from emotion_yolo.inference.backends import Precision, as_planes
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.params import load_params
 from emotion_yolo.paths import PREPARED, RELEASE
-from emotion_yolo.stages.evaluate import run
-from emotion_yolo.structures.images import SUFFIXES, read_rgb
+from emotion_yolo.structures.images import read_rgb
 
 if TYPE_CHECKING:
     import nncf
@@ -86,20 +86,20 @@ def _head(network: "ov.Model") -> "nncf.IgnoredScope":
 
 def calibration_pictures(prepared: Path, count: int) -> list[Path]:
     """Pick pictures evenly from the train split, where crops, sheets and scenes lie side by side."""
-    paths = sorted(path for path in (prepared / "images" / "train").iterdir() if path.suffix.lower() in SUFFIXES)
-    return evenly(paths, count)
+    return evenly([sample.image for sample in read_split(prepared, "train")], count)
 
 
 def accuracy(variant: Variant, side: int, crops: Sequence[Sample], scenes: Sequence[Sample]) -> list[str]:
     """Return the cells of emotion top-1 and mAP50 on crops, and face AP50 on scenes from 32 and from 128 px."""
     params = load_params().evaluate
     detector = Detector.load(variant.folder, imgsz=side, threads=1, precision=variant.precision)
-    of_crops = CropFigures(run(detector, crops, params=params, title=variant.name), conf=params.conf)
-    figures = of_crops(np.ones(len(crops)))
+    of_crops = EmotionMetrics(run_plain(detector, crops, params=params, title=variant.name), conf=params.conf)
+    metrics = of_crops(np.ones(len(crops)))
     if scenes:
-        figures |= SceneFigures(run(detector, scenes, params=params, title=variant.name))(np.ones(len(scenes)))
+        of_scenes = FaceMetrics(run_plain(detector, scenes, params=params, title=variant.name))
+        metrics |= of_scenes(np.ones(len(scenes)))
     names = ("emotion_top1", "map50", "face_ap50_32px", "face_ap50_128px")
-    return [f"{figures[name]:.3f}" if isfinite(figures.get(name, nan)) else "-" for name in names]
+    return [f"{metrics[name]:.3f}" if isfinite(metrics.get(name, nan)) else "-" for name in names]
 
 
 def milliseconds(variant: Variant, side: int, threads: int, rounds: int) -> str:

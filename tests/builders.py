@@ -6,19 +6,21 @@ one of eight, one an emotion (see `COLOURS`). A picture painted so has known fac
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 import onnx
 import openvino
-import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from emotion_yolo.data.cards import Split
+from emotion_yolo.data.prepared import Kind, Writer
 from emotion_yolo.inference.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
 from emotion_yolo.structures.detections import Detections
-from emotion_yolo.structures.emotions import FACE_NAME, NAMES
-from emotion_yolo.structures.labels import Labels, write
+from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.structures.labels import Labels
 
 Image = NDArray[np.uint8]
 
@@ -192,25 +194,32 @@ def save_picture(path: Path, image: Image) -> Path:
     return path
 
 
+_KINDS = {kind.value: kind for kind in (Kind.SHEET, Kind.NEGATIVE)}
+
+
 def prepared_set(
     root: Path,
     *,
     crops: Mapping[str, tuple[Image, Labels]],
     scenes: Mapping[str, tuple[Image, Labels]] | None = None,
-    split: str = "test",
+    split: Split = "test",
+    soft: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Path:
-    """Write a prepared set of one split, pictures by file name, and return its root; without `scenes` it has none."""
-    root.mkdir(parents=True, exist_ok=True)
-    table = {"test": f"images/{split}", "names": dict(enumerate([*NAMES, FACE_NAME]))}
-    (root / "data.yaml").write_text(yaml.safe_dump(table, sort_keys=False), "utf-8")
-    folders = [(crops, root / "images" / split, root / "labels" / split)]
-    if scenes is not None:
-        folders.append((scenes, root / "scenes" / split / "images", root / "scenes" / split / "labels"))
-    for pictures, images, texts in folders:
-        texts.mkdir(parents=True, exist_ok=True)
+    """Write one split of a prepared set, pictures by file name, and return its root.
+
+    Crops named `sheet_…` or `negative_…` are such pictures; those named `ffhq_…` come from another source than others.
+    `soft` holds the soft labels of the pictures that have some. Called again, it adds to the set.
+    """
+    writer = Writer(root)
+    for pictures, set_ in ((crops, "crops"), (scenes or {}, "scenes")):
         for name, (image, labels) in pictures.items():
-            save_picture(images / name, image)
-            write(texts / f"{Path(name).stem}.txt", labels)
+            path = Path(name)
+            kind = Kind.SCENE if set_ == "scenes" else _KINDS.get(path.stem.partition("_")[0], Kind.SINGLE)
+            source = "ffhq" if path.stem.startswith("ffhq_") else "other"
+            slot = writer.add(path.stem, split=split, kind=kind, dataset=set_, source=source, suffix=path.suffix)
+            with TemporaryDirectory() as folder:
+                slot.copy(save_picture(Path(folder) / name, image), labels, (soft or {}).get(name))
+    writer.close()
     return root
 
 

@@ -3,9 +3,14 @@
 import ast
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.e2e.browser import NAMES, find_browser
+
+# A busy machine is slow, and nothing is wrong with the example that was drawn then.
+hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("project")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

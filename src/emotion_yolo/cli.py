@@ -60,17 +60,20 @@ def sample(
 
 @app.command()
 def report() -> None:
-    """Print the metrics of the last evaluation, and where its report and pictures lie."""
-    from emotion_yolo.errors import ModelError
-    from emotion_yolo.evaluation.report import metrics_table
+    """Print the metrics of the last evaluation in this folder, and where its report and pictures lie."""
+    from emotion_yolo.evaluation.summary import last_evaluation
 
-    if not paths.METRICS.is_file():
-        raise ModelError(f"{paths.METRICS}: no evaluation there; run `dvc repro`")
-    typer.echo(metrics_table(json.loads(paths.METRICS.read_text("utf-8"))))
-    typer.echo(f"\nmodel card   {paths.EVALUATE_REPORT}/MODEL_CARD.md")
-    typer.echo(f"detections   {paths.EVALUATE_REPORT}/detections.jpg")
-    typer.echo(f"worst errors {paths.EVALUATE_REPORT}/gallery.jpg")
-    typer.echo(f"data checks  {paths.PREPARE_REPORT}/report.json")
+    typer.echo(last_evaluation())
+
+
+@app.command()
+def experiments() -> None:
+    """Print the experiments of all commits: a few metrics, the params that differ, the best first."""
+    from shutil import get_terminal_size
+
+    from emotion_yolo.evaluation.experiments import read_experiments, table
+
+    typer.echo(table(read_experiments(), width=get_terminal_size().columns))
 
 
 @app.command()

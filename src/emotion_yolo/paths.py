@@ -13,10 +13,6 @@ SCENES = DATA / "scenes"
 SAMPLE = Path("datasets/sample")
 
 PREPARED = Path("datasets/prepared")
-SCENE_PREFIX = "scene_"
-"""What file names of scenes in the train split begin with: they lie beside crops and sheets there."""
-TARGETS = "targets"
-"""Folder beside images/ and labels/ of the prepared set: probabilities to train on, a line for each label."""
 TRAINED = Path("models/trained")
 EXPORT = Path("models/export")
 RELEASE = Path("models/release")

@@ -43,11 +43,11 @@ def project(root: Path, **train: Any) -> Path:
     (root / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
     pictures = {f"{i}.png": (painted({(1, 1): i % 8}), painted_labels({(1, 1): i % 8})) for i in range(7)}
     scene = {"scene_a.png": (painted({(0, 0): 1, (2, 2): 2}), painted_labels({(0, 0): 1, (2, 2): 2}, cls=FACE_ID))}
-    prepared_set(root / "datasets/prepared", crops=pictures | scene, split="train")
-    targets = root / "datasets/prepared/targets/train"
-    targets.mkdir(parents=True)
-    (targets / "3.txt").write_text("0 0 0.25 0.75 0 0 0 0\n")
-    (targets / "scene_a.txt").write_text("nan nan nan nan nan nan nan nan\n0 0 0.5 0.5 0 0 0 0\n")
+    soft = {
+        "3.png": np.asarray([[0, 0, 0.25, 0.75, 0, 0, 0, 0]], np.float32),
+        "scene_a.png": np.asarray([[np.nan] * 8, [0, 0, 0.5, 0.5, 0, 0, 0, 0]], np.float32),
+    }
+    prepared_set(root / "datasets/prepared", crops=pictures, scenes=scene, split="train", soft=soft)
     prepared_set(root / "datasets/prepared", crops=pictures, split="valid")
     return root
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from emotion_yolo import cli, paths
 from emotion_yolo.errors import ModelError
+from emotion_yolo.evaluation.summary import DETAILS
 from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.inference.artefact import read_spec
 from tests.builders import exported_model, painted, painted_labels, prepared_set, save_picture
@@ -24,7 +25,7 @@ from tests.pull_builders import files_of, make_project
 # pygtrie, which DVC stands on, warns of itself.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
 
-COMMANDS = {"pull", "sample", "report", "release", "predict", "train-classifier"}
+COMMANDS = {"pull", "sample", "report", "experiments", "release", "predict", "train-classifier"}
 METRICS = {"map50": 0.8125, "map50_95": 0.5, "emotion_top1": 0.75, "n_crops": 24}
 
 
@@ -144,24 +145,34 @@ def test_a_source_that_is_not_there_is_a_message_and_an_exit_code(
     assert "Traceback" not in message
 
 
-def test_the_report_is_the_table_and_where_the_rest_lies(folder: Path) -> None:
-    paths.METRICS.parent.mkdir()
-    paths.METRICS.write_text(json.dumps(METRICS))
+def test_the_report_is_of_the_last_evaluation_here(folder: Path) -> None:
+    (folder / paths.EVALUATE_REPORT).mkdir(parents=True)
+    details = {"metrics": METRICS, "intervals": {}, "sets": {}}
+    (folder / paths.EVALUATE_REPORT / DETAILS).write_text(json.dumps(details))
     printed = call("report")
     assert re.search(r"0\.812", printed)
-    for path in re.findall(r"reports/\S+", printed):
-        assert Path(path).is_relative_to(paths.REPORTS)
-    assert {"MODEL_CARD.md", "detections.jpg", "gallery.jpg", "report.json"} <= {
-        Path(path).name for path in re.findall(r"reports/\S+", printed)
-    }
+    named = re.findall(r"reports/evaluate/\S+", printed)
+    assert named == [str(paths.EVALUATE_REPORT / DETAILS)]
 
 
-def test_a_report_before_any_evaluation_says_what_to_run(
+def test_metrics_that_came_with_the_clone_are_not_reported_as_ones_own(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    paths.METRICS.parent.mkdir()
+    paths.METRICS.write_text(json.dumps(METRICS))
     code, message = fail(monkeypatch, capsys, "report")
     assert code == ModelError.exit_code == 11
-    assert message == "error: reports/metrics.json: no evaluation there; run `dvc repro`\n"
+    assert message.startswith("error: reports/evaluate/details.json: no evaluation has run here")
+    assert message.endswith("run `dvc repro`\n")
+    assert "0.812" not in message
+
+
+def test_experiments_outside_a_project_are_an_error_and_no_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fail(monkeypatch, capsys, "experiments")
+    assert code == 1
+    assert message.startswith(f"error: {folder}: experiments cannot be read")
 
 
 def test_a_release_is_written_where_the_service_looks_for_it(folder: Path) -> None:

@@ -5,11 +5,12 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_yolo.data.prepared import CLASSES, read_crops, read_scenes
+from emotion_yolo.data.cards import Split
+from emotion_yolo.data.prepared import CLASSES, Writer, read_crops, read_scenes
 from emotion_yolo.errors import StorageError
 from emotion_yolo.params import Scenes, Sheets
 from emotion_yolo.preparation.checks import Record
-from emotion_yolo.preparation.compose import Crop, write_crops, write_scenes, write_table, write_train
+from emotion_yolo.preparation.compose import Crop, write_crops, write_scenes, write_train
 from emotion_yolo.structures import emotions
 from emotion_yolo.structures.images import read_rgb
 from emotion_yolo.structures.labels import Labels, read
@@ -34,14 +35,18 @@ def scene_of(folder: Path, name: str = "street.jpg") -> Record:
     )  # fmt: skip
 
 
+def scenes_written(records: list[Record], writer: Writer, split: Split) -> tuple[int, int]:
+    return write_scenes(records, writer, split, SCENES, threads=1, progress=silent)
+
+
 def silent(_done: int, _total: int) -> None: ...
 
 
 def test_crops_keep_their_bytes_and_get_tight_labels(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 3)
-    (tmp_path / "out").mkdir()
-    write_table(tmp_path / "out")
-    write_crops(crops, tmp_path / "out", "valid")
+    writer = Writer(tmp_path / "out")
+    write_crops(crops, writer, "valid")
+    writer.close()
     for crop, sample in zip(crops, read_crops(tmp_path / "out", "valid"), strict=True):
         assert sample.image.read_bytes() == crop.image.read_bytes()
         assert sample.labels.cls.tolist() == [crop.cls]
@@ -51,7 +56,7 @@ def test_crops_keep_their_bytes_and_get_tight_labels(tmp_path: Path) -> None:
 def test_a_copy_is_no_link_so_that_rewriting_it_leaves_the_raw_picture(tmp_path: Path) -> None:
     (crop,) = crops_of(tmp_path / "raw", 1)
     before = crop.image.read_bytes()
-    write_crops([crop], tmp_path / "out", "valid")
+    write_crops([crop], Writer(tmp_path / "out"), "valid")
     (tmp_path / "out" / "images" / "valid" / crop.image.name).write_bytes(b"rewritten")
     assert crop.image.read_bytes() == before
 
@@ -59,7 +64,7 @@ def test_a_copy_is_no_link_so_that_rewriting_it_leaves_the_raw_picture(tmp_path:
 def test_train_crops_lie_on_sheets_and_some_are_single_too(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 40)
     sheets = Sheets(side=192, grids=[2], singles=0.5, degraded=0.0, rounds=1, negatives=0.0)
-    count = write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
+    count = write_train(crops, Writer(tmp_path / "out"), sheets, seed=0, workers=1, progress=silent)
     names = sorted(path.name for path in (tmp_path / "out" / "images" / "train").iterdir())
     on_sheets = [name for name in names if name.startswith("sheet_")]
     assert len(on_sheets) == count == 10
@@ -72,7 +77,9 @@ def test_train_crops_lie_on_sheets_and_some_are_single_too(tmp_path: Path) -> No
 
 def test_pictures_without_a_face_are_added_to_the_sheets_with_no_label(tmp_path: Path) -> None:
     sheets = Sheets(side=64, grids=[1], singles=0.0, degraded=0.0, rounds=2, negatives=0.25)
-    count = write_train(crops_of(tmp_path / "raw", 8), tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
+    count = write_train(
+        crops_of(tmp_path / "raw", 8), Writer(tmp_path / "out"), sheets, seed=0, workers=1, progress=silent
+    )
     negatives = sorted((tmp_path / "out" / "images" / "train").glob("negative_*"))
     assert (count, len(negatives)) == (16, 4)
     assert len({path.read_bytes() for path in negatives}) == 4
@@ -86,7 +93,7 @@ def test_the_face_on_a_sheet_is_where_its_label_says(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 4)
     write_train(
         crops,
-        tmp_path / "out",
+        Writer(tmp_path / "out"),
         Sheets(side=192, grids=[2], singles=0, degraded=0.0, rounds=1, negatives=0.0),
         seed=0,
         workers=1,
@@ -102,7 +109,7 @@ def test_the_face_on_a_sheet_is_where_its_label_says(tmp_path: Path) -> None:
 def test_without_sheets_every_crop_stays_single(tmp_path: Path) -> None:
     crops = crops_of(tmp_path / "raw", 5)
     sheets = Sheets(side=0, grids=[2], singles=0, degraded=0.0, rounds=1, negatives=0.0)
-    assert write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent) == 0
+    assert write_train(crops, Writer(tmp_path / "out"), sheets, seed=0, workers=1, progress=silent) == 0
     assert len(list((tmp_path / "out" / "images" / "train").iterdir())) == 5
 
 
@@ -110,7 +117,7 @@ def test_degraded_crops_are_other_pixels_with_the_same_labels_and_always_the_sam
     crops = crops_of(tmp_path / "raw", 8)
     for name, share in (("clean", 0.0), ("poor", 1.0), ("again", 1.0)):
         sheets = Sheets(side=192, grids=[2], singles=0.0, degraded=share, rounds=1, negatives=0.0)
-        write_train(crops, tmp_path / name, sheets, seed=0, workers=1, progress=silent)
+        write_train(crops, Writer(tmp_path / name), sheets, seed=0, workers=1, progress=silent)
     for sheet in (tmp_path / "clean/images/train").iterdir():
         others = [(tmp_path / name / "images/train" / sheet.name).read_bytes() for name in ("poor", "again")]
         assert sheet.read_bytes() != others[0] == others[1]
@@ -126,7 +133,7 @@ def test_targets_lie_beside_labels_line_by_line(tmp_path: Path) -> None:
         for i, crop in enumerate(crops_of(tmp_path / "raw", 8))
     ]
     sheets = Sheets(side=192, grids=[2], singles=1.0, degraded=0.0, rounds=1, negatives=0.0)
-    write_train(crops, tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
+    write_train(crops, Writer(tmp_path / "out"), sheets, seed=0, workers=1, progress=silent)
     for path in (tmp_path / "out/labels/train").iterdir():
         labels = read(path, class_names=CLASSES)
         targets = np.loadtxt(tmp_path / "out/targets/train" / path.name, ndmin=2)
@@ -136,14 +143,14 @@ def test_targets_lie_beside_labels_line_by_line(tmp_path: Path) -> None:
 
 def test_crops_without_targets_leave_no_files_of_them(tmp_path: Path) -> None:
     sheets = Sheets(side=192, grids=[2], singles=0.5, degraded=0.0, rounds=1, negatives=0.0)
-    write_train(crops_of(tmp_path / "raw", 8), tmp_path / "out", sheets, seed=0, workers=1, progress=silent)
+    write_train(crops_of(tmp_path / "raw", 8), Writer(tmp_path / "out"), sheets, seed=0, workers=1, progress=silent)
     assert not (tmp_path / "out/targets").exists()
 
 
 def test_a_box_given_twice_is_one_face(tmp_path: Path) -> None:
     record = scene_of(tmp_path / "raw")
     twice = Labels(np.repeat(record.labels.cls, 2), np.repeat(record.labels.xywhn, 2, axis=0))
-    assert write_scenes([replace(record, labels=twice)], tmp_path / "out", "valid", SCENES, workers=1) == 2
+    assert scenes_written([replace(record, labels=twice)], Writer(tmp_path / "out"), "valid") == (2, 0)
 
 
 def test_processes_write_the_same_sheets_as_one_does(tmp_path: Path) -> None:
@@ -152,14 +159,14 @@ def test_processes_write_the_same_sheets_as_one_does(tmp_path: Path) -> None:
     done: list[int] = []
     for workers in (1, 2):
         out = tmp_path / f"out{workers}"
-        write_train(crops, out, sheets, seed=0, workers=workers, progress=lambda n, _: done.append(n))
+        write_train(crops, Writer(out), sheets, seed=0, workers=workers, progress=lambda n, _: done.append(n))
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / f"out{w}").rglob("*.*")} for w in (1, 2))
     assert one == two
     assert done == [*range(1, 211), *range(1, 211)]
 
 
 def test_train_scenes_are_scaled_down_prefixed_and_lose_unreadable_faces(tmp_path: Path) -> None:
-    assert write_scenes([scene_of(tmp_path / "raw")], tmp_path / "out", "train", SCENES, workers=1) == 1
+    assert scenes_written([scene_of(tmp_path / "raw")], Writer(tmp_path / "out"), "train") == (1, 0)
     image = cv2.imread(str(tmp_path / "out" / "images" / "train" / "scene_street.jpg"))
     assert image.shape == (48, 64, 3)
     labels = read(tmp_path / "out" / "labels" / "train" / "scene_street.txt", class_names=CLASSES)
@@ -168,9 +175,9 @@ def test_train_scenes_are_scaled_down_prefixed_and_lose_unreadable_faces(tmp_pat
 
 def test_test_scenes_stay_as_they_came_with_all_their_faces(tmp_path: Path) -> None:
     record = scene_of(tmp_path / "raw")
-    (tmp_path / "out").mkdir()
-    write_table(tmp_path / "out")
-    assert write_scenes([record], tmp_path / "out", "test", SCENES, workers=1) == 2
+    writer = Writer(tmp_path / "out")
+    assert scenes_written([record], writer, "test") == (2, 0)
+    writer.close()
     (sample,) = read_scenes(tmp_path / "out", "test")
     assert sample.image.read_bytes() == record.image.read_bytes()
     assert sample.labels.cls.tolist() == [emotions.FACE_ID] * 2
@@ -179,4 +186,4 @@ def test_test_scenes_stay_as_they_came_with_all_their_faces(tmp_path: Path) -> N
 def test_a_picture_that_cannot_be_written_stops_the_stage(tmp_path: Path) -> None:
     (tmp_path / "out" / "images" / "train" / "scene_street.jpg").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"scene_street\.jpg: could not be written"):
-        write_scenes([scene_of(tmp_path / "raw")], tmp_path / "out", "train", SCENES, workers=1)
+        scenes_written([scene_of(tmp_path / "raw")], Writer(tmp_path / "out"), "train")

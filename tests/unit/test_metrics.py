@@ -56,46 +56,46 @@ def random_pairs(seed: int, pictures: int = 40, *, emotions: int = 8) -> list[Pa
 # Matching
 
 
-def test_each_truth_is_claimed_once_by_the_best_scored_detection() -> None:
+def test_each_truth_is_matched_once_by_the_best_scored_detection() -> None:
     iou = np.asarray([[0.6], [0.9]])
-    claimed, skipped = match(iou, ignored=np.asarray([False]), thresholds=np.asarray([0.5]))
-    assert claimed.tolist() == [[0], [-1]]
+    matches, skipped = match(iou, ignored=np.asarray([False]), thresholds=np.asarray([0.5]))
+    assert matches.tolist() == [[0], [-1]]
     assert not skipped.any()
 
 
 def test_a_detection_too_coarse_for_a_strict_threshold_leaves_the_truth_to_the_next() -> None:
-    claimed, _ = match(np.asarray([[0.6], [0.9]]), ignored=np.asarray([False]), thresholds=np.asarray([0.5, 0.75]))
-    assert claimed.tolist() == [[0, -1], [-1, 0]]
+    matches, _ = match(np.asarray([[0.6], [0.9]]), ignored=np.asarray([False]), thresholds=np.asarray([0.5, 0.75]))
+    assert matches.tolist() == [[0, -1], [-1, 0]]
 
 
 def test_a_detection_takes_its_best_free_truth() -> None:
     iou = np.asarray([[0.9, 0.6], [0.8, 0.7]])
-    claimed, _ = match(iou, ignored=np.asarray([False, False]), thresholds=np.asarray([0.5]))
-    assert claimed.tolist() == [[0], [1]]
+    matches, _ = match(iou, ignored=np.asarray([False, False]), thresholds=np.asarray([0.5]))
+    assert matches.tolist() == [[0], [1]]
 
 
 def test_a_truth_that_counts_is_preferred_to_an_ignored_one() -> None:
     iou = np.asarray([[0.9, 0.6]])
-    claimed, skipped = match(iou, ignored=np.asarray([True, False]), thresholds=np.asarray([0.5]))
-    assert claimed.tolist() == [[1]]
+    matches, skipped = match(iou, ignored=np.asarray([True, False]), thresholds=np.asarray([0.5]))
+    assert matches.tolist() == [[1]]
     assert skipped.tolist() == [False]
 
 
 def test_an_ignored_truth_takes_one_detection_out_of_the_count() -> None:
-    claimed, skipped = match(np.asarray([[0.9], [0.8]]), ignored=np.asarray([True]), thresholds=np.asarray([0.5]))
-    assert claimed.tolist() == [[-1], [-1]]
+    matches, skipped = match(np.asarray([[0.9], [0.8]]), ignored=np.asarray([True]), thresholds=np.asarray([0.5]))
+    assert matches.tolist() == [[-1], [-1]]
     assert skipped.tolist() == [True, False]
 
 
 def test_a_touch_below_the_threshold_is_no_match() -> None:
-    claimed, skipped = match(np.asarray([[0.49]]), ignored=np.asarray([False]), thresholds=np.asarray([0.5]))
-    assert claimed.tolist() == [[-1]]
+    matches, skipped = match(np.asarray([[0.49]]), ignored=np.asarray([False]), thresholds=np.asarray([0.5]))
+    assert matches.tolist() == [[-1]]
     assert not skipped.any()
 
 
 def test_an_exact_overlap_at_the_threshold_is_a_match() -> None:
-    claimed, _ = match(np.asarray([[0.5]]), ignored=np.asarray([False]), thresholds=np.asarray([0.5]))
-    assert claimed.tolist() == [[0]]
+    matches, _ = match(np.asarray([[0.5]]), ignored=np.asarray([False]), thresholds=np.asarray([0.5]))
+    assert matches.tolist() == [[0]]
 
 
 # Average precision
@@ -166,11 +166,11 @@ def test_a_face_of_unknown_expression_is_neither_right_nor_wrong_for_an_emotion(
     assert rank_emotion([known, invented], 3, conf=0.001).average_precision()[0] < 0.3
 
 
-def test_claims_below_the_least_confidence_do_not_enter() -> None:
+def test_predictions_below_the_least_confidence_do_not_enter() -> None:
     pairs = [(detections_of([BOX], confidence=[0.5], emotions=[3], sure=0.86), labels_of([3], [BOX]))]
     assert len(rank_emotion(pairs, 3, conf=0.42).score) == 1
     assert len(rank_emotion(pairs, 3, conf=0.44).score) == 0
-    assert len(rank_emotion(pairs, 4, conf=0.001).score) == 1  # each detection claims all eight
+    assert len(rank_emotion(pairs, 4, conf=0.001).score) == 1  # each detection is a prediction of all eight
 
 
 def test_weights_are_repetitions_of_a_picture() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from emotion_yolo.data.prepared import decoded, read_crops, read_scenes
+from emotion_yolo.data.prepared import decoded, read_crops, read_scenes, read_split
 from emotion_yolo.errors import ImageError, LabelError, LayoutError
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from tests.builders import painted, painted_labels, prepared_set
@@ -43,8 +43,8 @@ def test_what_ultralytics_leaves_beside_pictures_is_not_read(prepared: Path) -> 
 
 
 def test_a_split_without_pictures_is_an_error(prepared: Path) -> None:
-    with pytest.raises(LayoutError, match=r"images/valid: no pictures, expected the crops of valid; run `dvc repro"):
-        read_crops(prepared, "valid")
+    with pytest.raises(LayoutError, match=r"prepared: no pictures of valid; run `dvc repro prepare`"):
+        read_split(prepared, "valid")
 
 
 def test_no_prepared_set_is_an_error(tmp_path: Path) -> None:

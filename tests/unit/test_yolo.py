@@ -143,7 +143,7 @@ def test_labels_stand_for_their_targets_and_nan_leaves_them_alone(tmp_path: Path
 
 
 def test_targets_that_are_not_one_a_label_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="holds 1 targets for 2 labels"):
+    with pytest.raises(ModelError, match="has 1 soft labels for 2 labels"):
         attach_targets([view_of(tmp_path, "0.5 0.5 0 0 0 0 0 0\n")])
 
 

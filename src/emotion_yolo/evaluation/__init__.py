@@ -1,4 +1,5 @@
-"""Measuring an exported model: metrics, figures, robustness, error analysis, report and model card.
+"""Measuring an exported model: metrics, robustness, error analysis, report, model card, and the table of experiments.
 
-Works on predictions and labels; only `measuring` runs the detector.
+Only `runs` and `robustness` run the detector, everything else works on predictions and labels. `stages`, `cli` and the
+benchmarks import this package; it imports `data`, `inference`, `structures` and `drawing`.
 """

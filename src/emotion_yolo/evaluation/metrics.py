@@ -1,8 +1,8 @@
-"""How good are detections? Matching with the truth, average precision, best thresholds, intervals. NumPy only.
+"""Detection metrics: matching with the truth, average precision, best thresholds, bootstrap intervals. NumPy only.
 
-    (Detections, Labels) pairs ── match ──▶ Ranking ── average_precision, curves ──▶ figures ── bootstrap ──▶ intervals
+    (Detections, Labels) pairs ── match ──▶ Ranking ── average_precision, curves ──▶ metrics ── bootstrap ──▶ intervals
 
-Figures compare with Ultralytics' `ap_per_class` (8.4): greedy matching by falling confidence, one detection a truth and
+Comparable with Ultralytics' `ap_per_class` (8.4): greedy matching by falling confidence, one detection a truth and
 IoU threshold; precision envelope sampled at 101 recalls. Its trapezoid rule puts the best possible AP at 0.995.
 """
 
@@ -22,6 +22,11 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Pair = tuple[Detections, Labels]
+Estimator = Callable[[Array], Mapping[str, float]]
+"""Computes metrics from [pictures] weights: the number of times each picture counts."""
+Interval = tuple[float, float]
+Metrics = Mapping[str, float]
+Intervals = Mapping[str, Interval]
 
 IOU_THRESHOLDS: Array = np.linspace(0.5, 0.95, 10)
 HEIGHT_SIDE = 640
@@ -32,14 +37,22 @@ _CONFIDENCES = np.linspace(0, 1, 1000)
 _SMOOTHING = 101  # points of the confidence grid, a tenth of it
 
 
-def match(iou: Array, *, ignored: Mask, thresholds: Array = IOU_THRESHOLDS) -> tuple[Indices, Mask]:
-    """Give each detection the best truth that no better one has claimed.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Metrics of some pictures with their 95 % intervals; a metric without anything to measure is not there."""
 
-    `iou` is [D, M], detections by falling score; `ignored` [M] marks truths that count neither way. Returns `claimed`
-    [D, T], the truth's index at each of the rising IoU thresholds or -1, and `skipped` [D]: detections that found
-    nothing but an ignored truth at the first threshold. A truth that counts is preferred to an ignored one, as in COCO.
+    metrics: Metrics
+    intervals: Intervals
+
+
+def match(iou: Array, *, ignored: Mask, thresholds: Array = IOU_THRESHOLDS) -> tuple[Indices, Mask]:
+    """Match each prediction with the best truth that no prediction of a higher score has taken.
+
+    `iou` is [D, M], predictions by falling score; `ignored` [M] marks truths that count neither way. Returns `matches`
+    [D, T], the truth's index at each of the rising IoU thresholds or -1, and `skipped` [D]: predictions that match
+    only an ignored truth at the first threshold. A truth that counts is preferred to an ignored one, as in COCO.
     """
-    claimed = np.full((len(iou), len(thresholds)), -1, np.int64)
+    matches = np.full((len(iou), len(thresholds)), -1, np.int64)
     skipped = np.zeros(len(iou), bool)
     taken = np.repeat(ignored[:, None], len(thresholds), axis=1)  # [M, T]
     free = ignored.copy()
@@ -47,74 +60,77 @@ def match(iou: Array, *, ignored: Mask, thresholds: Array = IOU_THRESHOLDS) -> t
     for d in np.flatnonzero((iou >= thresholds[0]).any(axis=1)):
         overlap = np.where(taken, 0.0, iou[d, :, None])  # [M, T]
         best = overlap.argmax(axis=0)
-        hit = overlap[best, levels] >= thresholds
-        claimed[d, hit] = best[hit]
-        taken[best, levels] |= hit
-        if not hit.any():
+        matched = overlap[best, levels] >= thresholds
+        matches[d, matched] = best[matched]
+        taken[best, levels] |= matched
+        if not matched.any():
             overlap = np.where(free, iou[d], 0.0)
             best_ignored = overlap.argmax()
             if overlap[best_ignored] >= thresholds[0]:
                 skipped[d] = True
                 free[best_ignored] = False
-    return claimed, skipped
+    return matches, skipped
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Every claim "here is one" in a set of pictures, by falling score.
+    """All predictions of one class in a set of pictures, by falling score.
 
-    `score` [D] in 0-1; `hit` [D, T]: did it find a truth at this IoU threshold; `picture` [D]: where it was made;
-    `truths` [P]: how many there are to find in each picture.
-    Figures take `weights` [P], how often each picture counts: a resample or a slice without matching anew.
+    `score` [D] in 0-1; `matched` [D, T]: whether it matches a truth at this IoU threshold; `picture` [D]: its picture;
+    `truths` [P]: number of truths in each picture.
+    Metrics take `weights` [P], how often each picture counts: a resample or a subset without matching again.
     """
 
     score: Array
-    hit: Mask
+    matched: Mask
     picture: Indices
     truths: Indices
 
     @cached_property
-    def _hits(self) -> list[Indices]:
-        return [np.flatnonzero(column) for column in self.hit.T]
+    def _matched_at(self) -> list[Indices]:
+        return [np.flatnonzero(column) for column in self.matched.T]
 
     def average_precision(self, weights: Array | None = None) -> Array:
         """Return the [T] average precision at each IoU threshold; nan where there is nothing to find."""
         weights = np.ones(len(self.truths)) if weights is None else weights
         total = float(weights @ self.truths)
         if total == 0:
-            return np.full(self.hit.shape[1], np.nan)
-        of_claim = weights[self.picture]
-        claims = np.cumsum(of_claim)
-        return np.asarray([np.trapezoid(_envelope(of_claim, claims, at, total), _RECALLS) for at in self._hits])
+            return np.full(self.matched.shape[1], np.nan)
+        weight = weights[self.picture]
+        total_weight = np.cumsum(weight)
+        return np.asarray(
+            [np.trapezoid(_envelope(weight, total_weight, at, total), _RECALLS) for at in self._matched_at]
+        )
 
     def pr_curve(self) -> Array:
         """Return the [101] best precisions at or beyond recalls 0, 0.01, … 1, at the first IoU threshold."""
         ones = np.ones(len(self.score))
-        return _envelope(ones, np.cumsum(ones), self._hits[0], float(self.truths.sum()))
+        return _envelope(ones, np.cumsum(ones), self._matched_at[0], float(self.truths.sum()))
 
     def curves(self, weights: Array | None = None) -> tuple[Array, Array]:
         """Return [1000] precisions and [1000] recalls at confidences 0 to 1, at the first IoU threshold."""
         weights = np.ones(len(self.truths)) if weights is None else weights
         total = float(weights @ self.truths)
-        of_claim = weights[self.picture]
-        counted = of_claim > 0
+        weight = weights[self.picture]
+        counted = weight > 0
         if total == 0 or not counted.any():
             return np.zeros(len(_CONFIDENCES)), np.zeros(len(_CONFIDENCES))
-        of_claim, score, hit = of_claim[counted], self.score[counted], self.hit[counted, 0]
-        found = np.cumsum(of_claim * hit)
-        precision = np.interp(-_CONFIDENCES, -score, found / np.cumsum(of_claim), left=1)
+        weight, score, matched = weight[counted], self.score[counted], self.matched[counted, 0]
+        found = np.cumsum(weight * matched)
+        precision = np.interp(-_CONFIDENCES, -score, found / np.cumsum(weight), left=1)
         recall = np.interp(-_CONFIDENCES, -score, found / total, left=0)
         return precision, recall
 
 
-def _envelope(of_claim: Array, claims: Array, at: Indices, total: float) -> Array:
-    """Return the [101] best precisions at or beyond each recall; `at` are the claims that hit, `claims` a running sum.
+def _envelope(weight: Array, total_weight: Array, at: Indices, total: float) -> Array:
+    """Return the [101] best precisions at or beyond each recall.
 
-    Precision rises at hits only, so that the envelope needs no other points. At a recall that is reached exactly the
-    next hit decides, as NumPy's interpolation in Ultralytics does.
+    `at` are the matched predictions, `total_weight` the cumulative sum of `weight`. Precision rises at matches only, so
+    the envelope needs no other points. At a recall that is reached exactly the next match decides, as NumPy's
+    interpolation in Ultralytics does.
     """
-    found = np.cumsum(of_claim[at])
-    precision = np.divide(found, claims[at], out=np.zeros_like(found), where=claims[at] > 0)
+    found = np.cumsum(weight[at])
+    precision = np.divide(found, total_weight[at], out=np.zeros_like(found), where=total_weight[at] > 0)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return np.append(envelope, 0.0)[np.searchsorted(found / total, _RECALLS, side="right")]
 
@@ -125,11 +141,11 @@ def truth_xyxy(labels: Labels, image_wh: tuple[int, int]) -> Array:
 
 
 def rank_emotion(pairs: Sequence[Pair], emotion: int, *, conf: float) -> Ranking:
-    """Rank the claims of one emotion.
+    """Rank the predictions of one emotion.
 
-    Each detection claims all eight emotions, with confidence × probability where that is at least `conf`, as
-    Ultralytics' multi-label validation lets each box count with each class score. Faces of unknown expression are
-    ignored: finding one is neither right nor wrong.
+    Each detection is a prediction of all eight emotions, with the score confidence × probability where that is at least
+    `conf`, as in Ultralytics' multi-label validation. Faces of unknown expression are ignored: a prediction that
+    matches one is neither right nor wrong.
     """
     parts = []
     for detections, labels in pairs:
@@ -139,27 +155,27 @@ def rank_emotion(pairs: Sequence[Pair], emotion: int, *, conf: float) -> Ranking
         relevant = (labels.cls == emotion) | (labels.cls == FACE_ID)
         truth = truth_xyxy(labels, detections.image_wh)[relevant]
         ignored = labels.cls[relevant] == FACE_ID
-        claimed, skipped = match(iou_matrix(detections.xyxy[order].astype(np.float64), truth), ignored=ignored)
-        parts.append((score[order][~skipped], claimed[~skipped] >= 0, int((~ignored).sum())))
+        matches, skipped = match(iou_matrix(detections.xyxy[order].astype(np.float64), truth), ignored=ignored)
+        parts.append((score[order][~skipped], matches[~skipped] >= 0, int((~ignored).sum())))
     return _ranking(parts)
 
 
 def rank_faces(pairs: Sequence[Pair], *, heights: tuple[float, float] = (0, np.inf)) -> Ranking:
-    """Rank the claims of a face of whatever expression, at IoU 0.5.
+    """Rank the predictions of a face, whatever its expression, at IoU 0.5.
 
-    With `heights` (from, below; px, see `HEIGHT_SIDE`) other faces are ignored, and so are detections that found such
-    a face or that found none and are of another height themselves, as COCO's area ranges do.
+    With `heights` (from, below; px, see `HEIGHT_SIDE`) faces of other heights are ignored, and so are predictions that
+    match one of those, or that match none and are of another height themselves, as in COCO's area ranges.
     """
     parts = []
     for detections, labels in pairs:
         scale = min(1.0, HEIGHT_SIDE / max(detections.image_wh))
         truth, boxes = truth_xyxy(labels, detections.image_wh), detections.xyxy.astype(np.float64)
         ignored = _outside(truth, scale, heights)
-        claimed, skipped = match(iou_matrix(boxes, truth), ignored=ignored, thresholds=IOU_THRESHOLDS[:1])
-        hit = claimed >= 0
-        skipped |= ~hit[:, 0] & _outside(boxes, scale, heights)
+        matches, skipped = match(iou_matrix(boxes, truth), ignored=ignored, thresholds=IOU_THRESHOLDS[:1])
+        matched = matches >= 0
+        skipped |= ~matched[:, 0] & _outside(boxes, scale, heights)
         score = detections.confidence.astype(np.float64)
-        parts.append((score[~skipped], hit[~skipped], int((~ignored).sum())))
+        parts.append((score[~skipped], matched[~skipped], int((~ignored).sum())))
     return _ranking(parts)
 
 
@@ -173,11 +189,11 @@ def _outside(boxes: Array, scale: float, heights: tuple[float, float]) -> Mask:
 def _ranking(parts: Sequence[tuple[Array, Mask, int]]) -> Ranking:
     if not parts:
         return Ranking(np.zeros(0), np.zeros((0, 1), bool), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    scores, hits, truths = zip(*parts, strict=True)
+    scores, matched, truths = zip(*parts, strict=True)
     score = np.concatenate(scores)
     picture = np.repeat(np.arange(len(parts)), [len(part) for part in scores])
     order = np.argsort(-score, kind="stable")  # stable: equal scores keep the order of the pictures
-    return Ranking(score[order], np.concatenate(hits)[order], picture[order], np.asarray(truths, np.int64))
+    return Ranking(score[order], np.concatenate(matched)[order], picture[order], np.asarray(truths, np.int64))
 
 
 def best_point(rankings: Sequence[Ranking], weights: Array | None = None) -> tuple[float, float, float]:
@@ -210,7 +226,7 @@ def best_confidence(pairs: Sequence[Pair]) -> float:
     precision, recall = ranking.curves()
     f1 = _smooth(2 * precision * recall / (precision + recall + 1e-16))
     if f1.max() <= 0:
-        message = f"{int(ranking.hit.sum())} of {int(ranking.truths.sum())} faces found in {len(pairs)} pictures"
+        message = f"{int(ranking.matched.sum())} of {int(ranking.truths.sum())} faces found in {len(pairs)} pictures"
         raise ValueError(f"{message}; a threshold can be chosen only where some are")
     best = np.flatnonzero(f1 >= f1.max() - 1e-9)
     return float(_CONFIDENCES[best[len(best) // 2]])
@@ -222,14 +238,14 @@ def _smooth(values: Array) -> Array:
 
 
 def assign(detections: Detections, labels: Labels, *, iou: float = 0.5) -> Indices:
-    """Return for each of the [M] true faces the index of the detection that found it, whatever its emotion, or -1."""
+    """Return for each of the [M] true faces the index of its matching detection, whatever the emotion, or -1."""
     boxes = detections.xyxy.astype(np.float64)
     overlap = iou_matrix(boxes, truth_xyxy(labels, detections.image_wh))
-    claimed, _ = match(overlap, ignored=np.zeros(len(labels), bool), thresholds=np.asarray([iou]))
-    finder = np.full(len(labels), -1, np.int64)
-    found = np.flatnonzero(claimed[:, 0] >= 0)
-    finder[claimed[found, 0]] = found
-    return finder
+    matches, _ = match(overlap, ignored=np.zeros(len(labels), bool), thresholds=np.asarray([iou]))
+    assigned = np.full(len(labels), -1, np.int64)
+    matched = np.flatnonzero(matches[:, 0] >= 0)
+    assigned[matches[matched, 0]] = matched
+    return assigned
 
 
 def frame_boxes(detections: Sequence[Detections], *, iou: float = 0.9) -> Mask:
@@ -241,17 +257,14 @@ def frame_boxes(detections: Sequence[Detections], *, iou: float = 0.9) -> Mask:
     return framed
 
 
-def bootstrap(
-    figures: Callable[[Array], Mapping[str, float]], pictures: int, *, resamples: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Return the 95 % percentile interval of each figure over resamples of the pictures, drawn with replacement.
+def bootstrap(estimator: Estimator, pictures: int, *, resamples: int, seed: int) -> dict[str, Interval]:
+    """Return the 95 % percentile interval of each metric over resamples of the pictures, drawn with replacement.
 
-    `figures` takes the [pictures] number of times each is drawn. A figure that is nan in a resample is left out there,
-    one that always is has no interval.
+    A metric that is nan in a resample is left out there; one that is nan in all has no interval.
     """
     rng = np.random.default_rng(seed)
     rows = [
-        figures(np.bincount(rng.integers(pictures, size=pictures), minlength=pictures).astype(np.float64))
+        estimator(np.bincount(rng.integers(pictures, size=pictures), minlength=pictures).astype(np.float64))
         for _ in range(resamples if pictures else 0)
     ]
     intervals = {}

@@ -1,168 +1,150 @@
-"""Changes of a picture that a detector of faces should withstand; `evaluate` measures the model under each.
+"""Measures the model on corrupted pictures, at given face heights, in the mirror, and on pictures without a face."""
 
-Pure functions: an RGB picture [H, W, 3] uint8 and its labels in, both as changed out.
-"""
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
 
-from collections.abc import Callable, Iterable
-from functools import partial
-from math import ceil, cos, radians, sin
-
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
-from emotion_yolo.structures.boxes import clip_xyxy, xywhn_to_xyxy, xyxy_to_xywhn
-from emotion_yolo.structures.images import PAD_GREY, Image
-from emotion_yolo.structures.labels import Labels
+from emotion_yolo.data.negatives import HELD_OUT, LEARNT
+from emotion_yolo.data.prepared import Sample
+from emotion_yolo.drawing import evenly
+from emotion_yolo.evaluation.corruptions import (
+    CORRUPTIONS,
+    MIRRORED,
+    PLAIN,
+    SCENE_CORRUPTIONS,
+    face_heights,
+    side_for_corruptions,
+)
+from emotion_yolo.evaluation.figures import HEIGHTS, mirror_metrics, served_metrics
+from emotion_yolo.evaluation.metrics import Array, Interval, bootstrap, rank_faces
+from emotion_yolo.evaluation.outcomes import Outcome, match_faces
+from emotion_yolo.evaluation.runs import AT_ONCE, Condition, Detectors, run
+from emotion_yolo.inference.detector import Detector
+from emotion_yolo.params import Evaluate
 
-Corruption = Callable[[Image, Labels], tuple[Image, Labels]]
-
-PLAIN, MIRRORED = "plain", "mirrored"
-
-FACE_HEIGHTS = (24, 32, 48, 64, 96, 128, 192, 256)
-"""Heights of a crop's face in the network's input, px."""
-
-_BLUR = 2.0  # px, standard deviation
-_JPEG_QUALITY = 10
-_GAIN = 0.3  # of sRGB values: some four stops too little light
-_GREY = (PAD_GREY,) * 3
-_COVER = (128, 128, 128)
-_MOUTH = (2 / 3, 1.0)  # parts of a tight box's height, from its top
-_EYES = (0.25, 0.5)
-_ROLL = 30.0  # degrees
-_ROOM = 1.75  # side of the input in heights of the face: a crop of AffectNet is some 1.2 of them high
-_LEAST_ROOM = 1.25
-_STRIDE = 32  # px
+_NEGATIVE_WH = (640, 480)  # px
+_NAN = float("nan")
 
 
-def plain(image: Image, labels: Labels) -> tuple[Image, Labels]:
-    """Change nothing: what the others are compared with."""
-    return image, labels
+@dataclass(frozen=True)
+class ConditionMetrics:
+    """The metrics of a sample of pictures under one condition that a table shows; nan where nothing was measured.
 
-
-def blurred(image: Image, labels: Labels) -> tuple[Image, Labels]:
-    """Blur with a Gaussian of a standard deviation of 2 px."""
-    return _as_image(cv2.GaussianBlur(image, (0, 0), _BLUR)), labels
-
-
-def compressed(image: Image, labels: Labels) -> tuple[Image, Labels]:
-    """Write and read as a JPEG of quality 10 of 100."""
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return _as_image(cv2.cvtColor(np.asarray(bgr), cv2.COLOR_BGR2RGB)), labels
-
-
-def darkened(image: Image, labels: Labels) -> tuple[Image, Labels]:
-    """Darken to 0.3 of the values."""
-    return _as_image(cv2.convertScaleAbs(image, alpha=_GAIN)), labels
-
-
-def greyed(image: Image, labels: Labels) -> tuple[Image, Labels]:
-    """Take the colour away."""
-    return _as_image(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)), labels
-
-
-def mirrored(image: Image, labels: Labels) -> tuple[Image, Labels]:
-    """Swap left and right."""
-    xywhn = labels.xywhn.copy()
-    xywhn[:, 0] = 1 - xywhn[:, 0]
-    return np.ascontiguousarray(image[:, ::-1]), Labels(labels.cls, xywhn)
-
-
-def rolled(image: Image, labels: Labels, *, degrees: float) -> tuple[Image, Labels]:
-    """Turn counter-clockwise on a grey canvas that holds the whole picture.
-
-    A box becomes that of the turned ellipse within it, which is nearer to a turned face than the turned corners' box.
+    `found` is the share of the `faces` that were found, `top1` the share of those found that were named as labelled,
+    `accuracy` the share of all that were (with its 95 % `interval`), `neutral` and `happy` the same of one emotion.
     """
-    height, width = image.shape[:2]
-    c, s = abs(cos(radians(degrees))), abs(sin(radians(degrees)))
-    new_w, new_h = ceil(width * c + height * s), ceil(width * s + height * c)
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    matrix[:, 2] += (new_w - width) / 2, (new_h - height) / 2
-    turned = cv2.warpAffine(image, matrix, (new_w, new_h), borderMode=cv2.BORDER_CONSTANT, borderValue=_GREY)
-    boxes = labels.xywhn * [width, height, width, height]
-    # The matrix is about centres of pixels, which lie half a pixel from their corners.
-    centres = (boxes[:, :2] - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5
-    sides = np.stack([np.hypot(boxes[:, 2] * c, boxes[:, 3] * s), np.hypot(boxes[:, 2] * s, boxes[:, 3] * c)], axis=1)
-    return _as_image(turned), Labels(labels.cls, np.concatenate([centres, sides], axis=1) / ([new_w, new_h] * 2))
+
+    faces: int
+    found: float
+    top1: float
+    accuracy: float
+    interval: Interval
+    top1_interval: Interval
+    neutral: float
+    happy: float
 
 
-def covered(image: Image, labels: Labels, *, band: tuple[float, float]) -> tuple[Image, Labels]:
-    """Cover a band of each face in flat grey; `band` is from where to where, in parts of the box's height."""
-    image = image.copy()
-    for x1, y1, x2, y2 in _xyxy(image, labels).tolist():
-        top, bottom = (round(y1 + part * (y2 - y1)) for part in band)
-        image[max(top, 0) : max(bottom, 0), max(round(x1), 0) : max(round(x2), 0)] = _COVER
-    return image, labels
+@dataclass(frozen=True)
+class Robustness:
+    """What `measure_robustness` returns: the conditions by name, and by set and height of the face in px."""
+
+    corruptions: Mapping[str, ConditionMetrics] = field(default_factory=dict)
+    scenes: Mapping[str, float] = field(default_factory=dict)
+    """AP50 of the faces of at least 32 px in photographs, by corruption."""
+    heights: Mapping[tuple[str, int], ConditionMetrics] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def at_face_height(image: Image, labels: Labels, *, height: float, side: int) -> tuple[Image, Labels]:
-    """Scale a crop until its first face is `height` px high, the face in the middle of a grey square of `side` px.
+def measure_robustness(
+    crops: Sequence[Sample], photographs: Mapping[str, Sequence[Outcome]], *, params: Evaluate, detectors: Detectors
+) -> Robustness:
+    """Measure the emotions of a sample of the crops of each set under every corruption and at every face height.
 
-    A network whose input has this side sees the face in just this size. What lies beyond the square is cut off.
+    `photographs` are the outcomes of the photographs by corruption, for those in which faces are sought too.
     """
-    old_h, old_w = image.shape[:2]
-    scale = height / (labels.xywhn[0, 3] * old_h)
-    new_w, new_h = max(round(old_w * scale), 1), max(round(old_h * scale), 1)
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    scaled = cv2.resize(image, (new_w, new_h), interpolation=interpolation)
-    left, top = round(side / 2 - labels.xywhn[0, 0] * new_w), round(side / 2 - labels.xywhn[0, 1] * new_h)
-    canvas = np.full((side, side, 3), _GREY, np.uint8)
-    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + new_w, side), min(top + new_h, side)
-    canvas[y1:y2, x1:x2] = scaled[y1 - top : y2 - top, x1 - left : x2 - left]
-    xyxy = xywhn_to_xyxy(labels.xywhn, image_wh=(new_w, new_h))
-    xyxy = clip_xyxy(xyxy + np.asarray([left, top] * 2, np.float64), image_wh=(side, side))
-    return canvas, Labels(labels.cls, xyxy_to_xywhn(xyxy, image_wh=(side, side)))
-
-
-CORRUPTIONS: dict[str, Corruption] = {
-    PLAIN: plain,
-    "blur": blurred,
-    "jpeg10": compressed,
-    "dark": darkened,
-    "grey": greyed,
-    "roll_left": partial(rolled, degrees=_ROLL),
-    "roll_right": partial(rolled, degrees=-_ROLL),
-    "mouth_covered": partial(covered, band=_MOUTH),
-    "eyes_covered": partial(covered, band=_EYES),
-    MIRRORED: mirrored,
-}
-"""By the names that figures carry."""
-
-SCENE_CORRUPTIONS = ("blur", "jpeg10", "dark")
-"""Those under which faces are sought in whole photographs too."""
-
-
-def side_for_corruptions(pictures: Iterable[Image], *, imgsz: int, max_upscale: float) -> int:
-    """Return the side in px of the smallest input that shows the pictures under any change as large as one of `imgsz`.
-
-    What it saves is grey border, and most of the time.
-    """
-    long_side = max(max(image.shape[:2]) for image in pictures)
-    turned = long_side * (cos(radians(_ROLL)) + sin(radians(_ROLL)))
-    return min(_whole_strides(turned * max_upscale), imgsz)
-
-
-def face_heights(imgsz: int) -> dict[str, tuple[int, Corruption]]:
-    """Return the side that suffices and the change for each of `FACE_HEIGHTS` that an input of `imgsz` px has room for.
-
-    A network with an input of just this side sees the faces in this height.
-    """
-    sides = {height: min(_whole_strides(height * _ROOM), imgsz) for height in FACE_HEIGHTS}
-    return {
-        f"face_{height}px": (side, partial(at_face_height, height=height, side=side))
-        for height, side in sides.items()
-        if height * _LEAST_ROOM <= side
+    faces = [sample for sample in crops if len(sample.labels)]
+    if not faces or not params.robustness:
+        return Robustness()
+    corrupted: dict[str, list[Outcome]] = {name: [] for name in CORRUPTIONS}
+    heights: dict[tuple[str, int], ConditionMetrics] = {}
+    given = detectors.spec.input
+    changes = face_heights(given.imgsz)
+    for name in sorted({sample.set for sample in faces}):
+        samples = evenly([sample for sample in faces if sample.set == name], params.robustness)
+        long_side = max(map(_long_side, samples))
+        detector = detectors.at(
+            side_for_corruptions(long_side, imgsz=given.imgsz, max_upscale=given.max_upscale), square=True
+        )
+        outcomes = run(
+            [
+                *(Condition(corruption, detector, change) for corruption, change in CORRUPTIONS.items()),
+                *(
+                    Condition(f"{px}", detectors.at(side, square=True), change)
+                    for px, (side, change) in changes.items()
+                ),
+            ],
+            samples,
+            params=params,
+            title=f"{name} corrupted".strip(),
+        )
+        for corruption in CORRUPTIONS:
+            corrupted[corruption] += outcomes[corruption]
+        heights |= {(name, px): condition_metrics(outcomes[f"{px}"], params) for px in changes}
+    conditions = {name: condition_metrics(outcomes, params) for name, outcomes in corrupted.items()}
+    scenes = {name: _face_ap50(photographs[name]) for name in SCENE_CORRUPTIONS if photographs.get(name)}
+    metrics: dict[str, float] = {
+        **{f"top1_{name}": row.top1 for name, row in conditions.items()},
+        **{f"face_ap50_32px_{name}": value for name, value in scenes.items()},
+        **mirror_metrics(match_faces(corrupted[PLAIN]), match_faces(corrupted[MIRRORED])),
+        "n_robustness": len(corrupted[PLAIN]),
     }
+    return Robustness(conditions, scenes, heights, metrics)
 
 
-def _whole_strides(length: float) -> int:
-    return ceil(length / _STRIDE) * _STRIDE
+def condition_metrics(outcomes: Sequence[Outcome], params: Evaluate) -> ConditionMetrics:
+    """Measure the emotions of pictures under one condition."""
+    faces = match_faces(outcomes)
+
+    def estimate(weights: Array) -> dict[str, float]:
+        return served_metrics(faces, weights)
+
+    metrics = estimate(np.ones(len(outcomes)))
+    intervals = bootstrap(estimate, len(outcomes), resamples=params.bootstrap, seed=params.seed)
+    return ConditionMetrics(
+        faces=int(faces.named.sum()),
+        found=metrics["face_found"],
+        top1=metrics["emotion_top1"],
+        accuracy=metrics["recall_served"],
+        interval=intervals.get("recall_served", (_NAN, _NAN)),
+        top1_interval=intervals.get("emotion_top1", (_NAN, _NAN)),
+        neutral=metrics["recall_neutral"],
+        happy=metrics["recall_happy"],
+    )
 
 
-def _xyxy(image: Image, labels: Labels) -> NDArray[np.float64]:
-    return xywhn_to_xyxy(labels.xywhn, image_wh=(image.shape[1], image.shape[0]))
+def false_faces(detector: Detector, *, count: int, seed: int) -> dict[str, float]:
+    """Return the share of `count` drawn pictures of each kind, none with a face, in which a face is found."""
+    metrics: dict[str, float] = {}
+    for number, (kind, draw) in enumerate(chain(LEARNT.items(), HELD_OUT.items()) if count else (), start=1):
+        rng = np.random.default_rng([seed, 0, number])  # never the numbers of the train pictures, [seed, index]
+        pictures = [draw(rng, _NEGATIVE_WH) for _ in range(count)]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            seen = sum(len(found) > 0 for found in pool.map(detector.predict, pictures))
+        metrics[f"false_faces_{kind}"] = seen / count
+    if not metrics:
+        return {}
+    return {"false_faces": sum(metrics.values()) / len(metrics), **metrics, "n_negatives": count}
 
 
-def _as_image(array: object) -> Image:
-    return np.asarray(array, np.uint8)
+def _face_ap50(outcomes: Sequence[Outcome]) -> float:
+    ranking = rank_faces([(o.candidates, o.sample.labels) for o in outcomes], heights=HEIGHTS["_32px"])
+    return float(ranking.average_precision()[0])
+
+
+def _long_side(sample: Sample) -> int:
+    with PillowImage.open(sample.image) as picture:  # reads the header only
+        return max(picture.size)

@@ -27,11 +27,10 @@ from emotion_yolo.expression.face_net import SIDE, FaceNet, Weights, face_net
 from emotion_yolo.inference.calibration import fit_temperature
 from emotion_yolo.onnx_store import store_in_half
 from emotion_yolo.params import Classifier
+from emotion_yolo.structures.images import CROP_SIDE
 
 OnEpoch = Callable[[int, float, float], None]
 """Called with the number of the finished epoch, from 1, its mean loss, and the top-1 on the valid crops."""
-
-_STORED = 96  # px, of AffectNet's crops
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +47,12 @@ class Crops:
         Raises:
             DataError: no pictures of one named face among them.
         """
-        single = [sample for sample in samples if not sample.image.name.startswith(("sheet_", "scene_", "negative_"))]
-        if not single:
+        if not samples:
             raise DataError("no single crops in the train split; prepare it with prepare.sheets.singles: 1.0")
         pictures = [
-            cv2.resize(picture, (_STORED, _STORED), interpolation=cv2.INTER_AREA) for _, picture in decoded(single)
+            cv2.resize(picture, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA) for _, picture in decoded(samples)
         ]
-        emotions = [int(sample.labels.cls[0]) for sample in single]
+        emotions = [int(sample.labels.cls[0]) for sample in samples]
         return cls(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), torch.tensor(emotions))
 
 

@@ -13,8 +13,8 @@ from emotion_yolo.portraits.anatomy import ActionUnits, Beard, Floats, Hair, Ide
 from emotion_yolo.portraits.drawing import Light, draw_face
 from emotion_yolo.structures.boxes import clip_xyxy
 from emotion_yolo.structures.emotions import Emotion
+from emotion_yolo.structures.images import CROP_SIDE
 
-CROP_SIZE = 96
 SCENE_SIZES: tuple[tuple[int, int], ...] = ((416, 312), (312, 416), (416, 277), (400, 400))
 _OVERSAMPLING = 2
 _FACE_WIDTH, _FACE_HEIGHT = 1.8, 2.25  # of an average face, in face units
@@ -89,7 +89,7 @@ def compose_crop(emotion: Emotion, rng: np.random.Generator) -> Crop:
     """Compose one close-up of a face that shows `emotion`."""
     ffhq = bool(rng.random() < _FFHQ_SHARE[emotion])
     identity, pose, light = random_identity(rng), random_pose(rng, still=ffhq), random_light(rng, studio=ffhq)
-    side = CROP_SIZE * _OVERSAMPLING
+    side = CROP_SIDE * _OVERSAMPLING
     canvas = _background(rng, (side, side))
     scale = np.clip(rng.normal(0.62, 0.055), 0.45, 0.78) * side / (_FACE_WIDTH * identity.face_width)
     tallest = 0.90 * side / (_FACE_HEIGHT * identity.face_height)
@@ -102,7 +102,7 @@ def compose_crop(emotion: Emotion, rng: np.random.Generator) -> Crop:
         centre_xy=(side * rng.normal(0.5, 0.02), side * rng.normal(0.5, 0.02)),
         pixels_per_unit=float(min(scale, tallest)),
     )
-    shrunk = cv2.resize(canvas, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
+    shrunk = cv2.resize(canvas, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
     image = _photograph(np.asarray(shrunk, np.float32), rng, clean=ffhq)
     x1, y1, x2, y2 = (value / _OVERSAMPLING for value in box)
     quality = int(rng.integers(84, 93)) if ffhq else int(rng.integers(66, 91))

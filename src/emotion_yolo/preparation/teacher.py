@@ -18,14 +18,13 @@ from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.structures.boxes import iou_matrix, xywhn_to_xyxy
 from emotion_yolo.structures.emotions import NAMES
-from emotion_yolo.structures.images import PAD_GREY, Image, read_rgb
+from emotion_yolo.structures.images import CROP_SIDE, PAD_GREY, Image, read_rgb
 
 Boxes = NDArray[np.float64]
 Targets = NDArray[np.float32]
 """[N, 8] probabilities; a row of nan where there is no soft label."""
 
 _SAME_FACE = 0.4
-_CROP_SIDE = 96  # px, of AffectNet's crops; more detail than they have would be another input
 
 
 class Teacher:
@@ -97,8 +96,9 @@ def framed(image: Image, xyxy: Boxes, *, frame: Boxes) -> Image:
     cut = max(round(side), 1)
     shift = np.asarray([[1, 0, -round(left)], [0, 1, -round(top)]], np.float64)
     square = cv2.warpAffine(image, shift, (cut, cut), borderValue=(PAD_GREY,) * 3)
-    interpolation = cv2.INTER_AREA if cut > _CROP_SIDE else cv2.INTER_CUBIC
-    return cv2.resize(square, (_CROP_SIDE, _CROP_SIDE), interpolation=interpolation).astype(np.uint8, copy=False)
+    # No larger than AffectNet's crops: more detail than they have would be another input.
+    interpolation = cv2.INTER_AREA if cut > CROP_SIDE else cv2.INTER_CUBIC
+    return cv2.resize(square, (CROP_SIDE, CROP_SIDE), interpolation=interpolation).astype(np.uint8, copy=False)
 
 
 def blended(cls: int, soft_label: NDArray[np.float32], *, share: float) -> NDArray[np.float32]:

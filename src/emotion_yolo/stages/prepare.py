@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ import yaml
 from PIL import Image as PillowImage
 
 from emotion_yolo.data.cards import SPLITS, DatasetCard, load_card
+from emotion_yolo.data.prepared import Writer
 from emotion_yolo.data.sheets import split_scenes
 from emotion_yolo.drawing import check_sheet, to_check
 from emotion_yolo.params import Prepare, load_params, model_path
@@ -22,8 +24,6 @@ from emotion_yolo.preparation.compose import (
     Crop,
     write_crops,
     write_scenes,
-    write_soft_labels,
-    write_table,
     write_train,
 )
 from emotion_yolo.preparation.localise import Localised, face_finder, localise, typical_box
@@ -44,9 +44,10 @@ def main() -> None:
     PREPARE_REPORT.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(PREPARED, ignore_errors=True)
     teacher = load_teacher(params)
-    crops, frame = prepare_crops(params, teacher)
-    report = {"crops": crops, "scenes": prepare_scenes(params, teacher, frame)}
-    write_table(PREPARED)
+    writer = Writer(PREPARED)
+    crops, frame = prepare_crops(params, teacher, writer)
+    report = {"crops": crops, "scenes": prepare_scenes(params, teacher, frame, writer)}
+    writer.close()
     (PREPARE_REPORT / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
@@ -59,7 +60,7 @@ def load_teacher(params: Prepare) -> Teacher | None:
     return Teacher(detector, imgsz=teacher.imgsz, classifier=classifier, classifier_share=teacher.classifier_share)
 
 
-def prepare_crops(params: Prepare, teacher: Teacher | None) -> tuple[dict[str, object], Boxes]:
+def prepare_crops(params: Prepare, teacher: Teacher | None, writer: Writer) -> tuple[dict[str, object], Boxes]:
     """Write the three splits of crops; returns what the report says of them, and a face's typical box xywhn [4]."""
     found = checked(CROPS, "crops", params.workers)
     near_duplicates = resolve_near_duplicates(found.records, distance=params.near_duplicate_distance)
@@ -90,10 +91,10 @@ def prepare_crops(params: Prepare, teacher: Teacher | None) -> tuple[dict[str, o
                 crops = [replace(crop, xywhn=given[crop.image]) for crop in crops]
             with counting("sheets") as progress:
                 sheets = write_train(
-                    crops, PREPARED, params.sheets, seed=params.seed, workers=params.workers, progress=progress
+                    crops, writer, params.sheets, seed=params.seed, workers=params.workers, progress=progress
                 )
         else:
-            write_crops(crops, PREPARED, split)
+            write_crops(crops, writer, split)
     report: dict[str, object] = {
         "raw": found.counts,
         "quarantined": found.quarantined,
@@ -124,7 +125,7 @@ def taught(crops: list[Crop], teacher: Teacher, params: Prepare) -> list[Crop]:
     return changed
 
 
-def prepare_scenes(params: Prepare, teacher: Teacher | None, frame: Boxes) -> dict[str, object]:
+def prepare_scenes(params: Prepare, teacher: Teacher | None, frame: Boxes, writer: Writer) -> dict[str, object]:
     """Write the scenes, if there are any and they are wanted; returns what the report says of them."""
     if not params.scenes.use or not SCENES.is_dir():
         return {"used": False}
@@ -137,21 +138,14 @@ def prepare_scenes(params: Prepare, teacher: Teacher | None, frame: Boxes) -> di
     dealt = [replace(record, split=split_of[record.image.name]) for record in found.records]
     near_duplicates = resolve_near_duplicates(dealt, distance=params.near_duplicate_distance)
     records = {split: [record for record in near_duplicates.kept if record.split == split] for split in SPLITS}
-    faces = {
-        split: write_scenes(records[split], PREPARED, split, params.scenes, workers=params.workers) for split in SPLITS
-    }
-    named = 0
-    if teacher:
-        with counting("teacher on scenes") as progress:
-            named = write_soft_labels(
-                records["train"],
-                PREPARED,
-                teacher,
-                frame=frame,
-                min_face=params.teacher.min_face,
-                threads=_threads(params),
-                progress=progress,
-            )
+    name_faces = partial(teacher.of_faces, frame=frame, min_face=params.teacher.min_face) if teacher else None
+    faces, named = {}, {}
+    for split in SPLITS:
+        with counting(f"scenes of {split}") as progress:
+            faces[split], named[split] = write_scenes(
+                records[split], writer, split, params.scenes,
+                name_faces=name_faces, threads=_threads(params), progress=progress,
+            )  # fmt: skip
     return {
         "used": True,
         "quarantined": found.quarantined,
@@ -159,7 +153,7 @@ def prepare_scenes(params: Prepare, teacher: Teacher | None, frame: Boxes) -> di
         "near_duplicates": near_duplicates.as_dict(),
         "photographs": {split: len(part) for split, part in records.items()},
         "faces": faces,
-        "named_by_teacher": named,
+        "named_by_teacher": named["train"],
     }
 
 

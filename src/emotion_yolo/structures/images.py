@@ -8,5 +8,8 @@ __all__ = ["SUFFIXES", "Image", "read_rgb"]
 PAD_GREY = 114
 """Value of all three channels around a picture that does not fill its canvas, as Ultralytics pads."""
 
+CROP_SIDE = 96
+"""Width and height in px of a face crop as AffectNet has them, which classifiers and teachers are shown."""
+
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Endings, in lower case, of the picture files that are looked at."""

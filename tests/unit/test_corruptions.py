@@ -3,17 +3,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion_yolo.evaluation.metrics import truth_xyxy
-from emotion_yolo.evaluation.robustness import (
+from emotion_yolo.evaluation.corruptions import (
     CORRUPTIONS,
     FACE_HEIGHTS,
     PLAIN,
-    SCENE_CORRUPTIONS,
     at_face_height,
     face_heights,
     rolled,
     side_for_corruptions,
 )
+from emotion_yolo.evaluation.metrics import truth_xyxy
 from emotion_yolo.structures.labels import Labels
 from tests.builders import Image, labels_of
 
@@ -128,22 +127,27 @@ def test_what_does_not_fit_beside_the_face_is_cut_off() -> None:
     assert not (after == 114).all(axis=2).any()
 
 
-def test_only_heights_that_the_input_has_room_for_are_measured() -> None:
-    assert len(face_heights(640)) == len(FACE_HEIGHTS)
+def test_only_heights_that_fit_the_input_are_measured() -> None:
+    assert tuple(face_heights(512)) == FACE_HEIGHTS
+    assert FACE_HEIGHTS[-1] == 500
     few = face_heights(96)
-    assert list(few) == ["face_24px", "face_32px", "face_48px", "face_64px"]
+    assert list(few) == [24, 32, 48, 64, 96]
     for side, change in few.values():
         assert side % 32 == 0
         assert side <= 96
         assert change(*face())[0].shape == (side, side, 3)
 
 
-def test_the_input_is_no_larger_than_the_turned_pictures_need() -> None:
-    images = [np.zeros((96, 80, 3), np.uint8), np.zeros((50, 60, 3), np.uint8)]
-    assert side_for_corruptions(images, imgsz=416, max_upscale=1.17) == 160  # 96 · 1.366 · 1.17 = 153
-    assert side_for_corruptions(images, imgsz=128, max_upscale=1.17) == 128
-    assert side_for_corruptions(images, imgsz=416, max_upscale=8) == 416
+def test_a_face_as_high_as_the_input_fills_it() -> None:
+    side, change = face_heights(512)[500]
+    after, labels = change(*face())
+    _, y1, _, y2 = box_of(after, labels)
+    assert side == 512
+    assert (y1, y2) == (pytest.approx(6, abs=1), pytest.approx(506, abs=1))
+    assert not (after == 114).all(axis=2).any()
 
 
-def test_what_is_measured_on_scenes_is_among_the_changes() -> None:
-    assert set(SCENE_CORRUPTIONS) < set(CORRUPTIONS)
+def test_the_input_is_no_larger_than_the_rotated_pictures_need() -> None:
+    assert side_for_corruptions(96, imgsz=416, max_upscale=1.17) == 160  # 96 · 1.366 · 1.17 = 153
+    assert side_for_corruptions(96, imgsz=128, max_upscale=1.17) == 128
+    assert side_for_corruptions(96, imgsz=416, max_upscale=8) == 416
