@@ -11,6 +11,8 @@ from emotion_yolo.data.taxonomy import target_from_text
 from emotion_yolo.errors import LayoutError
 
 Split = Literal["train", "valid", "test"]
+SourceSplit = Split | Literal["all"]
+"""A split as a source has it: `all` where it has none."""
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
@@ -55,7 +57,7 @@ class DatasetCard(BaseModel):
     groups: str | None = None
     """Pattern of a file's name whose first group says what belongs together (a person): dealt to one split."""
     deal: Deal = Deal()
-    counts: dict[Split | Literal["all"], dict[str, int]] | None = None
+    counts: dict[SourceSplit, dict[str, int]] | None = None
     """Expected pictures per split and class before any split is dealt, `all` for a set without splits; a difference is
     reported, not refused.
     """

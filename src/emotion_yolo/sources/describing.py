@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emotion_yolo.data.cards import SPLITS, DatasetCard, Deal
-from emotion_yolo.data.sets import UNDEALT, Dealt, SetRecord
+from emotion_yolo.data.cards import SPLITS, DatasetCard, Deal, SourceSplit
+from emotion_yolo.data.sets import Dealt, SetRecord
 from emotion_yolo.data.taxonomy import target_of
 from emotion_yolo.errors import EmotionYoloError, LayoutError
 from emotion_yolo.progress import Progress
@@ -24,6 +24,7 @@ NEAR_DISTANCE = 12
 
 _UNKNOWN_LICENCE = "unknown to this project: see where the data come from before you use them"
 _IGNORED = "ignored"
+_SOURCE_SPLITS: tuple[SourceSplit, ...] = (*SPLITS, "all")
 _LISTED = 5  # reasons for which pictures were left out, in a summary
 
 
@@ -55,13 +56,17 @@ class LandedSet:
     """Where the counts are not those of the card."""
     notes: tuple[str, ...]
 
+    @property
+    def landed(self) -> int:
+        """Return how many pictures were landed."""
+        return self.found - len(self.left_out)
+
     def lines(self) -> list[str]:
         """Return what a person should know of the set, a fact a line."""
         head, *facts = self.record.lines()
-        landed = self.found - len(self.left_out)
         lines = [
             f"{head}; {self.layout}",
-            f"  {self.found:,} pictures found, {landed:,} landed, {len(self.left_out):,} left out",
+            f"  {self.found:,} pictures found, {self.landed:,} landed, {len(self.left_out):,} left out",
         ]
         reasons = Counter(reason for _, reason in self.left_out)
         for reason, count in reasons.most_common(_LISTED):
@@ -221,10 +226,9 @@ def differences(counts: Mapping[str, Mapping[str, int]], card: DatasetCard) -> t
     if card.counts is None:
         return ()
     found: list[str] = []
-    by_split: Mapping[str, Mapping[str, int]] = {split: names for split, names in card.counts.items()}
-    for split in (*SPLITS, UNDEALT):
+    for split in _SOURCE_SPLITS:
         expected: Counter[str] = Counter()
-        for name, count in by_split.get(split, {}).items():
+        for name, count in card.counts.get(split, {}).items():
             expected[card.map.get(name) or target_of(name) or name] += count
         got = counts.get(split, {})
         found += [

@@ -1,5 +1,6 @@
 """Sets in YOLO format: whatever Ultralytics trains from a data.yaml, and the usual folders without one."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -57,7 +58,14 @@ def find(root: Path, *, trusted: bool, table: Path | None = None) -> FoundSet | 
     if content and table and (root / str(content.get("path") or ".")).is_dir():
         root = root / str(content.get("path") or ".")  # one of several sets whose tables lie side by side
     sources = _sources_of_table(root, content, trusted=trusted) if content else []
-    sources = sources or _sources_of_folders(root)
+    # A data.yaml often names no test split although its folder is there.
+    named, taken = {source.split for source in sources}, {source.path.resolve() for source in sources}
+    by_folder = _sources_of_folders(root)
+    sources += [
+        source
+        for source in by_folder
+        if not named or (source.split and source.split not in named and source.path.resolve() not in taken)
+    ]
     if not sources:
         return None
     if table_path is not None:
@@ -109,7 +117,8 @@ def _sources_of_table(root: Path, table: Mapping[str, Any], *, trusted: bool) ->
             if path.resolve() in taken:  # `val` is often `train` again where there is nothing to validate with
                 continue
             taken.add(path.resolve())
-            sources.append(_Source(split, path))
+            plain = Path(os.path.normpath(path))  # as the pictures below the root are called
+            sources.append(_Source(split, plain if plain.exists() and plain.samefile(path) else path))
     return sources
 
 
