@@ -69,14 +69,11 @@ def list_sets() -> None:
 
 
 @data.command("remove")
-def remove_set(
-    name: Annotated[str, typer.Argument(help="name of the set below data/")],
-    force: Annotated[bool, typer.Option(help="go on over data that are not pinned; they are moved aside")] = False,
-) -> None:
+def remove_set(name: Annotated[str, typer.Argument(help="name of the set below data/")]) -> None:
     """Take one set out of data/ and pin what is left."""
     from emotion_yolo.sources import remove
 
-    typer.echo("\n".join(remove(name, root=Path(), force=force).lines()))
+    typer.echo("\n".join(remove(name, root=Path()).lines()))
 
 
 @app.command()

@@ -89,31 +89,27 @@ def unpack(archive: Path, contents: Contents, folder: Path, *, progress: Progres
         ArchiveError: an entry is damaged (its checksum is verified) or packed in a way that cannot be read.
         StorageError: the disk is full or may not be written.
     """
-    title = f"Unpacking {archive.name}"
-    with progress(title, total=contents.unpacked_bytes, unit="B") as bar:
-        for entry, packed in _streams(archive, contents, folder):
+    with progress(f"Unpacking {archive.name}", total=contents.unpacked_bytes, unit="B") as bar:
+
+        def write(entry: Entry, packed: IO[bytes]) -> None:
             target = folder / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as out:
                 shutil.copyfileobj(packed, out, _CHUNK_BYTES)
             bar.update(entry.size)
 
-
-def _streams(archive: Path, contents: Contents, folder: Path) -> Iterator[tuple[Entry, IO[bytes]]]:
-    """Yield the inspected entries in the archive's order, each with its bytes to be read at once."""
-    if _is_tar(archive):
-        entries = {entry.path: entry for entry in contents.entries}
-        with _opened_tar(archive, writing=folder) as tar:
-            for member in tar:
-                entry = entries.get(safe_relative(member.name) or PurePosixPath())
-                packed = tar.extractfile(member) if entry is not None and member.isreg() else None
-                if entry is not None and packed is not None:
-                    yield entry, packed
-        return
-    with _opened_zip(archive, writing=folder) as zipped:
-        for entry in contents.entries:
-            with zipped.open(entry.member) as packed:
-                yield entry, packed
+        if _is_tar(archive):
+            entries = {str(entry.member): entry for entry in contents.entries}
+            with _opened_tar(archive, writing=folder) as tar:
+                for member in tar:
+                    packed = tar.extractfile(member) if member.name in entries and member.isreg() else None
+                    if packed is not None:
+                        write(entries[member.name], packed)
+            return
+        with _opened_zip(archive, writing=folder) as zipped:
+            for entry in contents.entries:
+                with zipped.open(entry.member) as packed:
+                    write(entry, packed)
 
 
 def _zip_entries(archive: Path) -> Iterator[Entry]:

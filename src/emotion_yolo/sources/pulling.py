@@ -14,10 +14,11 @@ from emotion_yolo.progress import Progress, show_progress
 from emotion_yolo.sources import pin
 from emotion_yolo.sources.describing import Choices, LandedSet, stage_sets
 from emotion_yolo.sources.fetching import SAMPLE_NAME, Fetched, Session, fetch
-from emotion_yolo.sources.landing import exclusive, link_tree, replacing, staging
+from emotion_yolo.sources.landing import exclusive, replacing, staging
 from emotion_yolo.sources.storage import FreeSpace, format_bytes, free_bytes, require_free, storage_errors
 
 _PINS = DOWNLOADS / "pins"
+_PIN_FIRST = f"dvc add {DATA}, and commit {DATA}.dvc"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def pull(
         ArchiveError, LayoutError, DataError, StorageError: see there.
     """
     choices = choices or Choices()
+    if add and force:
+        raise SourceError(f"--force with --add: {DATA}/ has to be pinned for sets to be added; {_PIN_FIRST}")
     cards = load_cards(root)
     if choices.card is not None and choices.card not in cards:
         raise LayoutError(f"{CARDS}: no dataset card {choices.card!r}; expected one of {', '.join(cards)}")
@@ -86,12 +89,10 @@ def pull(
                     f"another name with --name, or remove it first: emotion-yolo data remove {old.name}"
                 )
         kept = {name: record for name, record in before.items() if name not in {one.record.name for one in landed}}
-        for name in kept:
-            link_tree(root / DATA / name, folder / DATA / name)
         if imported:
             shutil.rmtree(folder / DATA)
         records = {**kept, **{one.record.name: one.record for one in landed}}
-        digest, size = _replace(session, records, imported=imported, unsaved=unsaved, notes=notes)
+        digest, size = _replace(session, records, keep=tuple(kept), imported=imported, unsaved=unsaved, notes=notes)
         for leftover in fetched.leftovers:
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         pinned = read_sets(root / DATA_PIN)
@@ -99,7 +100,7 @@ def pull(
         return PullReport(tuple(landed), tuple(kept), tuple(notes), size, digest)
 
 
-def remove(name: str, *, root: Path, force: bool = False, progress: Progress = show_progress) -> PullReport:
+def remove(name: str, *, root: Path, progress: Progress = show_progress) -> PullReport:
     """Take one set out of `data/` and pin what is left; what was pinned before stays in DVC's cache.
 
     Raises:
@@ -108,18 +109,17 @@ def remove(name: str, *, root: Path, force: bool = False, progress: Progress = s
     """
     cache = pin.cache_folder(root)
     with exclusive(root), staging(root) as folder, storage_errors(root):
-        unsaved = _require_replaceable(root, force=force)
+        _require_replaceable(root, force=False)
         before = read_sets(root / DATA_PIN)
         if name not in before:
             raise SourceError(f"{DATA}/{name}: no such set; expected one of {', '.join(before)}")
         kept = {other: record for other, record in before.items() if other != name}
         if not kept:
             raise SourceError(f"{DATA}/{name}: the only set; pull another one instead, which replaces it")
-        for other in kept:
-            link_tree(root / DATA / other, folder / DATA / other)
+        (folder / DATA).mkdir()
         notes: list[str] = []
         session = Session(root, folder, cache, {}, progress, free_bytes)
-        digest, size = _replace(session, kept, imported=False, unsaved=unsaved, notes=notes)
+        digest, size = _replace(session, kept, keep=tuple(kept), imported=False, unsaved=False, notes=notes)
         return PullReport((), tuple(kept), tuple(notes), size, digest)
 
 
@@ -138,7 +138,7 @@ def _require_replaceable(root: Path, *, force: bool) -> bool:
     unsaved = pin.replaceable(root)
     if unsaved and not force:
         raise SourceError(
-            f"{unsaved}; nothing was changed. To keep them: dvc add {DATA}, and commit {DATA}.dvc; "
+            f"{unsaved}; nothing was changed. To keep them: {_PIN_FIRST}; "
             f"to go on: repeat with --force, which moves them into {DOWNLOADS}/"
         )
     return bool(unsaved)
@@ -156,7 +156,13 @@ def _stage(fetched: Fetched, session: Session, choices: Choices, *, imported: bo
 
 
 def _replace(
-    session: Session, records: Mapping[str, SetRecord], *, imported: bool, unsaved: bool, notes: list[str]
+    session: Session,
+    records: Mapping[str, SetRecord],
+    *,
+    keep: Sequence[str],
+    imported: bool,
+    unsaved: bool,
+    notes: list[str],
 ) -> tuple[str, int]:
     """Swap the staged data in, pin them, and return DVC's hash of them and their size."""
     root = session.root
@@ -168,7 +174,7 @@ def _replace(
     total = sum(sum(counts.values()) for record in records.values() for counts in record.pictures.values())
     description = f"{', '.join(records)}: {total:,} pictures by class"
     meta = {name: record.model_dump(exclude={"name", "digest"}) for name, record in records.items()}
-    with replacing(root, None if imported else session.staging / DATA, keep_old=keep_old):
+    with replacing(root, None if imported else session.staging / DATA, keep=keep, keep_old=keep_old):
         if imported:
             pin.pin_import(root, SAMPLE)
         else:
