@@ -77,6 +77,32 @@ def remove_set(name: Annotated[str, typer.Argument(help="name of the set below d
 
 
 @app.command()
+def check(
+    source: Annotated[Path, typer.Argument(help="a folder, a data.yaml, or FER2013's CSV")],
+    map_: Annotated[list[str] | None, typer.Option("--map", help=_MAP_HELP)] = None,
+    card: Annotated[str | None, typer.Option(help="dataset card to go by, by name")] = None,
+    out: Annotated[Path, typer.Option(help="folder for a contact sheet of each set")] = paths.REPORTS / "check",
+) -> None:
+    """Run all checks on a set without pulling it; exits with 1 where anything was found."""
+    from PIL import Image as PillowImage
+
+    from emotion_yolo.sources import Choices
+    from emotion_yolo.sources.checking import check_source
+    from emotion_yolo.sources.classes import parse_mapping
+    from emotion_yolo.sources.pulling import load_cards
+
+    choices = Choices(None, card, parse_mapping(map_ or []), load_params().prepare.near_duplicate_distance)
+    results = check_source(source, load_cards(Path()), choices)
+    out.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        sheet = out / f"{result.landed.record.name}.jpg"
+        PillowImage.fromarray(result.sheet).save(sheet, quality=88)
+        typer.echo("\n".join([*result.lines(), f"  contact sheet: {sheet}"]))
+    if not all(result.is_clean for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
 def sample(
     out: Annotated[Path, typer.Argument(help="folder to write")] = paths.SAMPLE,
     seed: Annotated[int, typer.Option(help="another seed draws other faces")] = 0,

@@ -24,7 +24,7 @@ from tests.pull_builders import commit, files_of, make_project
 # pygtrie, which DVC stands on, warns of itself.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
 
-COMMANDS = {"pull", "data", "sample", "report", "release", "predict", "train-classifier"}
+COMMANDS = {"pull", "data", "check", "sample", "report", "release", "predict", "train-classifier"}
 METRICS = {"map50": 0.8125, "map50_95": 0.5, "emotion_top1": 0.75, "n_crops": 24}
 
 
