@@ -21,6 +21,7 @@ from emotion_yolo.structures.images import Image, read_rgb
 _PER_SHEET = 36  # pictures
 _SIDE = 240  # px of a picture on the sheet
 _CLASSES = (*NAMES, FACE_NAME)
+_REMARKS = frozenset({"recurring_names", "count_differs"})  # codes of findings that cost no picture
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Checked:
     landed: LandedSet
     findings: tuple[str, ...]
     """What is wrong, a line each, beginning with the file."""
+    remarks: tuple[str, ...]
+    """What is worth knowing, and wrong with no file."""
     near_duplicates: Mapping[str, str]
     """Pictures that `prepare` would drop as near-duplicates of others, with the reason."""
     refusal: str
@@ -48,6 +51,7 @@ class Checked:
         lines += self.findings
         lines += [f"{name}: {reason}" for name, reason in self.near_duplicates.items()]
         lines += self.landed.lines()
+        lines += [f"  note: {remark}" for remark in self.remarks]
         if self.refusal:
             lines.append(f"  prepare would stop: {self.refusal}")
         counts = f"{len(self.landed.left_out):,} left out, {len(self.findings):,} findings"
@@ -80,8 +84,9 @@ def _checked(folder: Path, landed: LandedSet, choices: Choices) -> Checked:
         stop_if_untrainable(found, report=folder)
     except DataError as error:
         refusal = str(error).splitlines()[0].replace(f"{folder.resolve()}/", "")
-    findings = tuple(str(finding) for finding in found.findings)
-    return Checked(landed, findings, near.dropped, refusal, _sheet(landed.record.name, found.records))
+    findings = tuple(str(finding) for finding in found.findings if finding.code not in _REMARKS)
+    remarks = tuple(str(finding) for finding in found.findings if finding.code in _REMARKS)
+    return Checked(landed, findings, remarks, near.dropped, refusal, _sheet(landed.record.name, found.records))
 
 
 def _sheet(name: str, records: tuple[Record, ...]) -> Image:
