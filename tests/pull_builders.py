@@ -69,8 +69,10 @@ def make_project(root: Path) -> Path:
     git(root, "init", "-q")
     Repo.init(str(root)).close()
     shutil.copytree(REPOSITORY / "configs/datasets", root / "configs/datasets")
-    write_crops(root / "datasets/sample/crops", per_split=8)
-    write_scenes(root / "datasets/sample/scenes", names=["face"])
+    shutil.copyfile(REPOSITORY / "params.yaml", root / "params.yaml")
+    write_crops(root / "datasets/sample/sample", per_split=8)
+    write_scenes(root / "datasets/sample/sample-scenes/all")
+    (root / "datasets/sample/sample-scenes/data.yaml").write_text("names: [face]\n")
     (root / ".gitignore").write_text("/.downloads\n")
     commit(root, "begin")
     return root
@@ -84,6 +86,22 @@ def commit(root: Path, message: str) -> None:
 def files_of(folder: Path) -> dict[str, bytes]:
     """Return every file below `folder` with its bytes; empty if there is no such folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pictures_of(folder: Path) -> dict[str, bytes]:
+    """Return the pictures and label files below `folder`; a class table is written anew when a set is pulled."""
+    return {name: content for name, content in files_of(folder).items() if not name.endswith("data.yaml")}
+
+
+def write_fer2013(path: Path, usages: Sequence[str], *, emotions: Sequence[int] | None = None) -> Path:
+    """Write a table of FER2013 with a row for each usage; pixels are noise, emotions go round if not given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["emotion,pixels,Usage"]
+    for i, usage in enumerate(usages):
+        pixels = " ".join(map(str, np.random.default_rng(i).integers(0, 256, 48 * 48)))
+        lines.append(f"{emotions[i] if emotions else i % 7},{pixels},{usage}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 class RecordedProgress:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,16 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from emotion_yolo.data.sets import SetRecord, class_ids, read_sets
 from emotion_yolo.errors import ArchiveError, LayoutError, SourceError, StorageError
-from emotion_yolo.sources import pull
+from emotion_yolo.sources import Choices, pull, remove
+from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from tests.pull_builders import (
     RecordedProgress,
     commit,
     files_of,
     git,
+    pictures_of,
     write_crops,
     write_scenes,
     zip_folder,
@@ -42,6 +46,10 @@ def pin_of(project: Path) -> dict[str, object]:
     return pin
 
 
+def sets_of(project: Path) -> dict[str, SetRecord]:
+    return read_sets(project / "data.dvc")
+
+
 def dvc(root: Path, *arguments: str) -> str:
     environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
     command = [sys.executable, "-m", "dvc", *arguments]
@@ -57,9 +65,15 @@ class TestSample:
         assert pin["deps"][0]["path"] == "datasets/sample"
         assert "frozen" not in pin
         assert report.pin == pin["outs"][0]["md5"]
-        assert report.crops.licence == report.scenes.licence == "CC0-1.0"
-        assert report.crops.counts["train"] == dict.fromkeys(pin["meta"]["crops"]["pictures"]["train"], 1)
-        assert (report.crops.pictures, report.scenes.pictures) == (24, 2)
+        crops, scenes = sets_of(project).values()
+        assert (crops.name, crops.card, crops.boxes, crops.emotions) == ("sample", "sample", "frame", "named")
+        assert (scenes.name, scenes.card, scenes.boxes, scenes.emotions) == (
+            "sample-scenes", "sample-scenes", "tight", "unnamed"
+        )  # fmt: skip
+        assert crops.licence == scenes.licence == "CC0-1.0"
+        assert crops.pictures["train"] == dict.fromkeys(NAMES, 1)
+        assert scenes.pictures == {"all": {"face": 2}}
+        assert [one.landed for one in report.sets] == [24, 2]
         assert report.bytes == sum(map(len, files_of(project / "data").values()))
         with Repo(str(project)) as repo:
             assert repo.status() == {}
@@ -71,7 +85,7 @@ class TestSample:
         assert git(pulled, "status", "--porcelain") == ""
 
     def test_comes_to_a_fresh_clone_by_repro_without_a_remote(self, pulled: Path, tmp_path: Path) -> None:
-        stage = {"cmd": "ls data/crops > listing", "deps": ["data"], "outs": ["listing"]}
+        stage = {"cmd": "ls data/sample > listing", "deps": ["data"], "outs": ["listing"]}
         (pulled / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"prepare": stage}}))
         commit(pulled, "graph")
         git(tmp_path, "clone", "-q", str(pulled), "clone")
@@ -90,41 +104,66 @@ class TestSample:
         with pytest.raises(SourceError, match="emotion-yolo sample datasets/sample"):
             pull("sample", root=project)
 
-    def test_with_other_scenes_is_added_instead(self, project: Path, tmp_path: Path) -> None:
-        write_scenes(tmp_path / "photos", count=3)
-        report = pull("sample", root=project, scenes=str(tmp_path / "photos"), progress=RecordedProgress())
-        assert report.scenes is not None
-        assert report.scenes.pictures == 3
+    def test_with_other_sets_beside_it_is_added_instead(self, project: Path, crops: Path) -> None:
+        pull("sample", root=project, progress=RecordedProgress())
+        commit(project, "sample")
+        pull(str(crops), root=project, add=True, progress=RecordedProgress())
         assert "deps" not in pin_of(project)
+        pull("sample", root=project, add=True, progress=RecordedProgress())
+        assert list(sets_of(project)) == ["mine", "sample", "sample-scenes"]
 
 
-class TestFolderAndZip:
+class TestFolderAndArchive:
     def test_a_folder_is_copied_and_added(self, pulled: Path, crops: Path) -> None:
         source = files_of(crops)
         report = pull(str(crops), root=pulled, progress=RecordedProgress())
         assert files_of(crops) == source
-        landed = {f"crops/{name.removeprefix('YOLO_format/')}": content for name, content in source.items()}
-        assert files_of(pulled / "data") == landed
-        assert pin_of(pulled)["meta"]["crops"]["source"] == {"kind": "folder", "name": "mine"}
-        assert report.crops.counts["test"] == {"anger": 1, "contempt": 1, "disgust": 1}
-        assert report.scenes is None
-        assert any("scenes that were in place are gone" in note for note in report.notes)
-        assert report.crops.licence.startswith("unknown")
+        assert pictures_of(pulled / "data/mine") == pictures_of(crops / "YOLO_format")
+        (record,) = sets_of(pulled).values()
+        assert record.source == {"kind": "folder", "name": "mine"}
+        assert record.pictures["test"] == {"anger": 1, "contempt": 1, "disgust": 1}
+        assert record.licence.startswith("unknown")
+        assert (record.boxes, record.emotions, record.dealt, record.tag) == ("frame", "named", None, "mine")
+        assert class_ids(record, pulled / "data/mine") == {number: number for number in range(8)}
+        assert report.notes == ()
 
-    def test_a_zip_is_unpacked_and_pinned_by_its_digest(self, project: Path, crops: Path, tmp_path: Path) -> None:
-        archive = zip_folder(crops, tmp_path / "affectnet-mine.zip")
+    @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
+    def test_an_archive_is_unpacked_and_pinned_by_its_digest(
+        self, project: Path, crops: Path, tmp_path: Path, suffix: str
+    ) -> None:
+        archive = tmp_path / f"affectnet-mine.{suffix}"
+        if suffix == "zip":
+            zip_folder(crops, archive)
+        else:
+            with tarfile.open(archive, f"w:{suffix.replace('tgz', 'gz').rpartition('.')[2].replace('tar', '')}") as tar:
+                tar.add(crops, ".")
         progress = RecordedProgress()
         report = pull(str(archive), root=project, progress=progress)
-        assert files_of(project / "data/crops") == files_of(crops / "YOLO_format")
-        source = pin_of(project)["meta"]["crops"]["source"]
-        assert (source["kind"], source["name"], len(source["sha256"])) == ("zip", "affectnet-mine.zip", 64)
+        assert pictures_of(project / "data/affectnet") == pictures_of(crops / "YOLO_format")
+        (record,) = sets_of(project).values()
+        assert (record.source["kind"], record.source["name"]) == ("archive", archive.name)
+        assert len(record.source["sha256"]) == 64
         assert str(tmp_path) not in (project / "data.dvc").read_text()
-        assert progress.titles == ["Unpacking affectnet-mine.zip", "Landing crops"]
+        assert progress.titles == [f"Unpacking {archive.name}", "Landing affectnet"]
         assert [path.name for path in (project / ".downloads").iterdir()] == ["lock"]
         # by its name it is AffectNet, but not all of it
-        assert report.crops.card == "affectnet"
-        assert "train/anger: 1 pictures, the card says 2339" in report.differences
+        assert record.card == "affectnet"
+        assert record.source_tag("ffhq_1.jpg") == "ffhq"
+        assert record.source_tag("image1.jpg") == "affectnet-other"
+        assert "train/anger: 1 pictures, the card says 2,339" in report.sets[0].differences
         assert any("non-commercial research only" in line for line in report.lines())
+
+    def test_a_zip_written_with_backslashes_is_unpacked(self, project: Path, crops: Path, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "windows.zip", "w") as zipped:
+            for name, content in files_of(crops).items():
+                zipped.writestr(name.replace("/", "\\"), content)
+        pull(str(tmp_path / "windows.zip"), root=project, progress=RecordedProgress())
+        assert pictures_of(project / "data/windows") == pictures_of(crops / "YOLO_format")
+
+    def test_a_file_of_no_known_kind_says_which_are_known(self, project: Path, tmp_path: Path) -> None:
+        (tmp_path / "faces.rar").write_bytes(b"Rar!")
+        with pytest.raises(ArchiveError, match=r"got a \.rar, expected a folder, \.zip, \.tar.*unpack it yourself"):
+            pull(str(tmp_path / "faces.rar"), root=project)
 
     def test_a_card_is_recognised_by_its_counts(self, project: Path, crops: Path) -> None:
         card = yaml.safe_load((project / "configs/datasets/affectnet.yaml").read_text())
@@ -132,24 +171,29 @@ class TestFolderAndZip:
         card |= {"name": "tiny", "counts": dict.fromkeys(("train", "valid", "test"), counts)}
         (project / "configs/datasets/tiny.yaml").write_text(yaml.safe_dump(card))
         report = pull(str(crops), root=project, progress=RecordedProgress())
-        assert (report.crops.card, report.differences) == ("tiny", ())
+        assert (report.sets[0].record.card, report.sets[0].differences) == ("tiny", ())
 
     def test_a_card_can_be_named(self, project: Path, crops: Path) -> None:
-        report = pull(str(crops), root=project, card="affectnet", progress=RecordedProgress())
-        assert report.crops.card == "affectnet"
+        report = pull(str(crops), root=project, choices=Choices(card="affectnet"), progress=RecordedProgress())
+        assert report.sets[0].record.card == "affectnet"
         with pytest.raises(LayoutError, match="no dataset card 'affektnet'; expected one of affectnet, "):
-            pull(str(crops), root=project, card="affektnet")
+            pull(str(crops), root=project, choices=Choices(card="affektnet"))
 
-    def test_scenes_without_a_class_table_get_one(self, project: Path, crops: Path, tmp_path: Path) -> None:
+    def test_photographs_of_a_card_that_says_so_are_left_for_prepare_to_deal(
+        self, project: Path, tmp_path: Path
+    ) -> None:
         write_scenes(tmp_path / "x/wider_face")
         archive = zip_folder(tmp_path / "x", tmp_path / "wider-face-subset.zip")
-        report = pull(str(crops), root=project, scenes=str(archive), progress=RecordedProgress())
-        assert yaml.safe_load((project / "data/scenes/data.yaml").read_text())["names"] == ["face"]
-        assert sorted(files_of(project / "data/scenes"))[1:3] == ["images/scene0.png", "images/scene1.png"]
-        assert report.scenes is not None
-        assert (report.scenes.card, report.scenes.pictures) == ("wider-face", 2)
-        assert pin_of(project)["meta"]["scenes"]["pictures"] == 2
-        assert "scenes: 2 pictures from wider-face-subset.zip" in report.lines()
+        report = pull(str(archive), root=project, progress=RecordedProgress())
+        assert yaml.safe_load((project / "data/wider-face/data.yaml").read_text())["names"] == {0: "face"}
+        assert pictures_of(project / "data/wider-face/all") == pictures_of(tmp_path / "x/wider_face")
+        (record,) = sets_of(project).values()
+        assert (record.card, record.boxes, record.emotions, record.dealt) == ("wider-face", "tight", "unnamed", None)
+        assert record.pictures == {"all": {"face": 2}}
+        assert class_ids(record, project / "data/wider-face") == {0: FACE_ID}
+        assert report.lines()[0].startswith(
+            "wider-face: from wider-face-subset.zip, boxes around faces, emotions unnamed"
+        )
 
     def test_pulled_again_changes_nothing(self, project: Path, crops: Path) -> None:
         pull(str(crops), root=project, progress=RecordedProgress())
@@ -160,7 +204,7 @@ class TestFolderAndZip:
     def test_relative_paths_are_the_callers(self, project: Path, crops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(crops)
         pull("YOLO_format", root=project, progress=RecordedProgress())
-        assert pin_of(project)["meta"]["crops"]["source"] == {"kind": "folder", "name": "YOLO_format"}
+        assert sets_of(project)["yolo-format"].source == {"kind": "folder", "name": "YOLO_format"}
 
     def test_going_back_in_git_brings_the_old_data_back(self, pulled: Path, crops: Path) -> None:
         old = files_of(pulled / "data")
@@ -229,23 +273,24 @@ class TestRefusals:
             (no_source_at_all, SourceError),
         ],
     )
-    @pytest.mark.parametrize("part", ["crops", "scenes"])
+    @pytest.mark.parametrize("add", [False, True])
     def test_a_bad_source_leaves_the_old_data(
-        self, pulled: Path, crops: Path, tmp_path: Path, make: Callable[[Path], Path], error: type[Exception], part: str
+        self, pulled: Path, tmp_path: Path, make: Callable[[Path], Path], error: type[Exception], add: bool
     ) -> None:
         before, bad = state(pulled), str(make(tmp_path / "bad"))
-        source, scenes = (bad, None) if part == "crops" else (str(crops), bad)
         with pytest.raises(error):
-            pull(source, root=pulled, scenes=scenes, progress=RecordedProgress())
+            pull(bad, root=pulled, add=add, progress=RecordedProgress())
         assert state(pulled) == before
         assert [path.name for path in (pulled / ".downloads").iterdir()] == ["lock"]
 
     def test_a_source_of_no_known_kind_lists_the_known_ones(self, project: Path) -> None:
-        with pytest.raises(SourceError, match=r"afectnet: no such source; expected sample, affectnet, a folder, a zip"):
+        with pytest.raises(
+            SourceError, match=r"afectnet: no such source; expected sample, affectnet, fer2013, a folder, an archive"
+        ):
             pull("afectnet", root=project)
 
     def test_data_changed_by_hand_are_not_replaced(self, pulled: Path, crops: Path) -> None:
-        (pulled / "data/crops/train/labels/0.txt").write_text("1 0.5 0.5 1 1\n")
+        (pulled / "data/sample/train/labels/0.txt").write_text("1 0.5 0.5 1 1\n")
         before = state(pulled)
         with pytest.raises(SourceError, match=r"changed by hand.* dvc add data.*--force"):
             pull(str(crops), root=pulled)
@@ -277,7 +322,7 @@ class TestRefusals:
 
     def test_a_graph_that_dvc_refuses_leaves_the_old_data(self, pulled: Path, crops: Path) -> None:
         before = state(pulled)
-        (pulled / "other.dvc").write_text("outs:\n- path: data/crops\n")
+        (pulled / "other.dvc").write_text("outs:\n- path: data/sample\n")
         with pytest.raises(SourceError, match="DVC refuses"):
             pull(str(crops), root=pulled, progress=RecordedProgress())
         assert state(pulled) == before
@@ -347,7 +392,9 @@ class TestInterruption:
         script = """
 import os, signal, sys
 from pathlib import Path
-from emotion_yolo.sources import pull
+from emotion_yolo.data.sets import SetRecord, class_ids, read_sets
+from emotion_yolo.sources import Choices, pull, remove
+from emotion_yolo.structures.emotions import FACE_ID, NAMES
 real = Path.rename
 def killing(self, target):
     real(self, target)
@@ -373,3 +420,94 @@ pull(sys.argv[1], root=Path(sys.argv[2]))
         (aside / "was.json").write_text('{"data": true, "pin": true}')
         report = pull(str(crops), root=pulled, progress=RecordedProgress())
         assert any("interrupted" in note for note in report.notes)
+
+
+class TestSeveralSets:
+    def test_a_set_is_added_to_those_that_are_there(self, pulled: Path, crops: Path) -> None:
+        old = files_of(pulled / "data")
+        report = pull(str(crops), root=pulled, add=True, progress=RecordedProgress())
+        assert list(sets_of(pulled)) == ["mine", "sample", "sample-scenes"]
+        assert report.kept == ("sample", "sample-scenes")
+        assert old.items() <= files_of(pulled / "data").items()
+        assert pictures_of(pulled / "data/mine") == pictures_of(crops / "YOLO_format")
+        with Repo(str(pulled)) as repo:
+            assert repo.status() == {}
+
+    def test_each_set_has_a_digest_of_its_own_files(self, pulled: Path, crops: Path) -> None:
+        before = sets_of(pulled)
+        pull(str(crops), root=pulled, add=True, progress=RecordedProgress())
+        after = sets_of(pulled)
+        assert after["sample"].digest == before["sample"].digest
+        assert len({record.digest for record in after.values()}) == 3
+        (crops / "YOLO_format/train/labels/0.txt").write_text("1 0.5 0.5 1 1\n")
+        pull(str(crops), root=pulled, add=True, progress=RecordedProgress())
+        assert sets_of(pulled)["mine"].digest != after["mine"].digest
+
+    def test_a_set_pulled_again_replaces_itself(self, pulled: Path, crops: Path) -> None:
+        pull(str(crops), root=pulled, add=True, progress=RecordedProgress())
+        before = state(pulled)
+        pull(str(crops), root=pulled, add=True, progress=RecordedProgress())
+        assert state(pulled) == before
+
+    def test_another_set_of_the_same_name_is_refused(self, pulled: Path, tmp_path: Path) -> None:
+        before = state(pulled)
+        other = write_crops(tmp_path / "sample")
+        with pytest.raises(
+            SourceError, match=r"a set of this name is there, .*--name.*emotion-yolo data remove sample"
+        ):
+            pull(str(other), root=pulled, add=True, progress=RecordedProgress())
+        assert state(pulled) == before
+        pull(str(other), root=pulled, add=True, choices=Choices(name="other"), progress=RecordedProgress())
+        assert list(sets_of(pulled)) == ["other", "sample", "sample-scenes"]
+
+    def test_a_set_is_removed_and_the_others_stay(self, pulled: Path, crops: Path) -> None:
+        pull(str(crops), root=pulled, add=True, progress=RecordedProgress())
+        commit(pulled, "mine")
+        report = remove("sample", root=pulled, progress=RecordedProgress())
+        assert report.kept == ("mine", "sample-scenes")
+        assert list(sets_of(pulled)) == ["mine", "sample-scenes"]
+        assert {path.name for path in (pulled / "data").iterdir()} == {"mine", "sample-scenes"}
+        git(pulled, "checkout", "-q", "data.dvc")
+        with Repo(str(pulled)) as repo:
+            repo.checkout()
+        assert (pulled / "data/sample").is_dir()
+
+    def test_the_only_set_and_an_unknown_one_are_not_removed(self, project: Path, crops: Path) -> None:
+        pull(str(crops), root=project, progress=RecordedProgress())
+        before = state(project)
+        with pytest.raises(SourceError, match="data/mine: the only set; pull another one"):
+            remove("mine", root=project)
+        with pytest.raises(SourceError, match="data/yours: no such set; expected one of mine"):
+            remove("yours", root=project)
+        assert state(project) == before
+
+    def test_several_sets_of_one_source_are_all_landed(self, project: Path, tmp_path: Path) -> None:
+        write_crops(tmp_path / "both/crops", seed=3)
+        write_scenes(tmp_path / "both/photos", count=20)
+        pull(str(tmp_path / "both"), root=project, progress=RecordedProgress())
+        assert list(sets_of(project)) == ["crops", "photos"]
+
+    def test_a_pin_that_git_does_not_have_is_kept_and_named(self, pulled: Path, crops: Path, tmp_path: Path) -> None:
+        pull(str(crops), root=pulled, progress=RecordedProgress())  # not committed
+        uncommitted = files_of(pulled / "data")
+        report = pull(str(write_crops(tmp_path / "other", seed=8)), root=pulled, progress=RecordedProgress())
+        (note,) = report.notes
+        assert note.startswith("data.dvc was not committed")
+        subprocess.run(note.split("To go back: ")[1].split(" && ")[0].split(), cwd=pulled, check=True)
+        dvc(pulled, "checkout", "data.dvc")
+        assert files_of(pulled / "data") == uncommitted
+
+    def test_a_committed_pin_needs_no_copy(self, pulled: Path, crops: Path) -> None:
+        assert pull(str(crops), root=pulled, progress=RecordedProgress()).notes == ()
+        assert not (pulled / ".downloads/pins").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_a_clone_of_another_user_says_what_to_do(pulled: Path, crops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(pulled.parent))  # no safe.directory of this machine's own
+    for path in (pulled, *pulled.rglob("*")):
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    before = state(pulled)
+    with pytest.raises(SourceError, match=r"git refuses: .*belongs to another user.*git config --global --add safe"):
+        pull(str(crops), root=pulled, progress=RecordedProgress())
+    assert state(pulled) == before

@@ -9,11 +9,11 @@ from typing import Any
 
 import boto3
 import pytest
-import yaml
 from dvc.repo import Repo
 from moto.server import ThreadedMotoServer
 
 from emotion_yolo.data.cards import DatasetCard, load_card
+from emotion_yolo.data.sets import read_sets
 from emotion_yolo.errors import ArchiveError, SourceError, StorageError
 from emotion_yolo.sources import downloads, pull
 from emotion_yolo.sources.downloads import CHUNK_BYTES, PartialFile, base_name, fetch_url, public_url
@@ -24,9 +24,10 @@ from tests.pull_builders import (
     commit,
     files_of,
     git,
+    pictures_of,
     serving,
     write_crops,
-    write_scenes,
+    write_fer2013,
     zip_folder,
 )
 
@@ -52,9 +53,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "_PAUSE_SECONDS", 0.0)
 
 
-def source_in(project: Path, part: str = "crops") -> dict[str, str]:
-    source: dict[str, str] = yaml.safe_load((project / "data.dvc").read_text())["meta"][part]["source"]
-    return source
+def source_in(project: Path) -> dict[str, str]:
+    (record,) = read_sets(project / "data.dvc").values()
+    return record.source
 
 
 class TestDownload:
@@ -182,7 +183,7 @@ class TestDownload:
 
     def test_is_pulled_and_pinned(self, project: Path, server: FileServer) -> None:
         report = pull(f"{server.address}/faces.zip?key=secret", root=project, progress=RecordedProgress())
-        assert report.crops.pictures == 12
+        assert report.sets[0].landed == 12
         source = source_in(project)
         assert source["url"] == f"{server.address}/faces.zip"
         assert len(source["sha256"]) == 64
@@ -234,7 +235,7 @@ class TestS3:
     def test_pulls_a_zip(self, project: Path, archive: Path, s3: Any) -> None:
         s3.put_object(Bucket="faces", Key="sets/faces.zip", Body=archive.read_bytes())
         report = pull("s3://faces/sets/faces.zip", root=project, progress=RecordedProgress())
-        assert report.crops.pictures == 12
+        assert report.sets[0].landed == 12
         assert source_in(project)["uri"] == "s3://faces/sets/faces.zip"
         assert [path.name for path in (project / ".downloads").iterdir()] == ["lock"]
 
@@ -257,17 +258,18 @@ class TestS3:
         part.path.write_bytes(b"old bytes")
         pull("s3://faces/faces.zip", root=project, progress=RecordedProgress())
 
-    def test_pulls_a_folder_and_scenes(self, project: Path, tmp_path: Path, s3: Any) -> None:
+    def test_pulls_a_folder(self, project: Path, tmp_path: Path, s3: Any) -> None:
         upload(s3, write_crops(tmp_path / "crops"), "sets/crops/")
         s3.put_object(Bucket="faces", Key="sets/crops/train/", Body=b"")  # as consoles mark a folder
-        upload(s3, write_scenes(tmp_path / "scenes"), "sets/scenes/")
-        report = pull(
-            "s3://faces/sets/crops/", root=project, scenes="s3://faces/sets/scenes", progress=RecordedProgress()
-        )
-        assert files_of(project / "data/crops") == files_of(tmp_path / "crops")
-        assert report.scenes is not None
-        assert report.scenes.pictures == 2
-        assert source_in(project, "scenes")["uri"] == "s3://faces/sets/scenes"
+        pull("s3://faces/sets/crops/", root=project, progress=RecordedProgress())
+        assert pictures_of(project / "data/crops") == pictures_of(tmp_path / "crops")
+        assert source_in(project)["uri"] == "s3://faces/sets/crops/"
+
+    def test_pulls_a_table(self, project: Path, tmp_path: Path, s3: Any) -> None:
+        table = write_fer2013(tmp_path / "fer2013.csv", ["Training"] * 3 + ["PublicTest", "PrivateTest"])
+        s3.put_object(Bucket="faces", Key="fer2013.csv", Body=table.read_bytes())
+        report = pull("s3://faces/fer2013.csv", root=project, progress=RecordedProgress())
+        assert (report.sets[0].record.name, report.sets[0].landed) == ("fer2013", 5)
 
     def test_goes_on_with_a_folder_where_it_stopped(self, project: Path, tmp_path: Path, s3: Any) -> None:
         upload(s3, write_crops(tmp_path / "crops"), "crops/")
@@ -277,7 +279,7 @@ class TestS3:
         progress = RecordedProgress()
         pull("s3://faces/crops/", root=project, progress=progress)
         assert progress.initials[0] > 0
-        assert files_of(project / "data/crops") == files_of(tmp_path / "crops")
+        assert pictures_of(project / "data/crops") == pictures_of(tmp_path / "crops")
 
     def test_refuses_a_key_that_leaves_the_folder(self, project: Path, s3: Any) -> None:
         s3.put_object(Bucket="faces", Key="crops/../../evil.txt", Body=b"evil")
@@ -372,9 +374,9 @@ def large(archive: Path) -> bytes:
 class TestKaggle:
     def test_pulls_the_pinned_version(self, project: Path, kaggle_server: FileServer) -> None:
         report = pull("affectnet", root=project, progress=RecordedProgress())
-        assert report.crops.card == "affectnet"
+        assert report.sets[0].record.card == "affectnet"
         assert source_in(project) == {"kind": "kaggle", "handle": "fatihkgg/affectnet-yolo-format/versions/1"}
-        assert "train/anger: 1 pictures, the card says 2339" in report.differences
+        assert "train/anger: 1 pictures, the card says 2,339" in report.sets[0].differences
         method, path, _ = kaggle_server.requests[0]
         assert (method, path.rsplit("/", 1)[1]) == ("POST", "DownloadDataset")
         assert [path.name for path in (project / ".downloads").iterdir()] == ["lock"]
@@ -456,9 +458,9 @@ class TestKaggle:
         pull("affectnet", root=project)
         printed, told = capfd.readouterr()
         assert printed == ""
-        assert [line for line in told.splitlines() if not re.fullmatch(r"Landing crops: \d+ of 25", line)] == []
+        assert [line for line in told.splitlines() if not re.fullmatch(r"Landing affectnet: \d+ of 12", line)] == []
 
     def test_a_card_without_a_handle_is_refused(self, tmp_path: Path) -> None:
-        card = DatasetCard(name="a", title="", kind="crops", origin="", licence="", citation="", classes=("face",))
+        card = DatasetCard(name="a", title="", origin="", licence="", citation="", classes=("face",))
         with pytest.raises(SourceError, match="names no Kaggle handle"):
             fetch_kaggle(card, tmp_path)

@@ -14,18 +14,21 @@ import yaml
 from typer.testing import CliRunner
 
 from emotion_yolo import cli, paths
+from emotion_yolo.data.sets import read_sets
 from emotion_yolo.errors import ModelError
 from emotion_yolo.evaluation.summary import DETAILS
 from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.inference.artefact import read_spec
 from tests.builders import exported_model, painted, painted_labels, prepared_set, save_picture
 from tests.face_weights import write_face_weights
-from tests.pull_builders import files_of, make_project
+from tests.pull_builders import commit, files_of, make_project
 
 # pygtrie, which DVC stands on, warns of itself.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
 
-COMMANDS = {"pull", "sample", "report", "experiments", "release", "predict", "train-classifier"}
+COMMANDS = {
+    *("pull", "data", "check", "sample", "report", "experiments", "release", "predict", "train-classifier"),
+}
 METRICS = {"map50": 0.8125, "map50_95": 0.5, "emotion_top1": 0.75, "n_crops": 24}
 
 
@@ -110,12 +113,21 @@ def test_a_pulled_set_lands_and_is_pinned(tmp_path: Path, monkeypatch: pytest.Mo
     assert pin["outs"][0]["md5"] in printed
     assert "CC0-1.0" in printed
 
-    printed = call("pull", "datasets/sample/crops", "--scenes", "datasets/sample/scenes", "--card", "affectnet")
-    pin = yaml.safe_load((project / "data.dvc").read_text())
-    assert "deps" not in pin
-    assert pin["meta"]["crops"]["card"] == "affectnet"
-    assert pin["meta"]["scenes"]["source"]["kind"] == "folder"
-    assert "the card says 2339" in printed
+    commit(project, "sample")
+    shutil.copytree(project / "datasets/sample/sample", tmp_path / "mine")
+    (tmp_path / "mine/data.yaml").write_text("names: [Anger, Contempt, Disgust, Fear, Joy, Neutral, Sad, Surprise]\n")
+    printed = call(
+        "pull", str(tmp_path / "mine"), "--add", "--name", "joys", "--map", "Joy=happy", "--card", "affectnet"
+    )
+    assert "kept: sample, sample-scenes" in printed
+    assert "the card says 2,339" in printed
+    record = read_sets()["joys"]
+    assert (record.card, record.classes["Joy"], record.source["kind"]) == ("affectnet", "happy", "folder")
+    printed = call("data", "list")
+    assert printed.count("licence: ") == 3
+    assert "joys: from mine, boxes that are the whole picture, to be localised, emotions named" in printed
+    assert "kept: joys, sample-scenes" in call("data", "remove", "sample")
+    assert list(read_sets()) == ["joys", "sample-scenes"]
 
 
 def test_data_that_are_not_pinned_are_replaced_only_by_force(
@@ -130,7 +142,7 @@ def test_data_that_are_not_pinned_are_replaced_only_by_force(
     assert "--force" in message
     assert (project / "data/mine.txt").read_text() == "mine"
     call("pull", "sample", "--force")
-    assert (project / "data/crops").is_dir()
+    assert (project / "data/sample").is_dir()
     assert [path.read_text() for path in (project / ".downloads").rglob("mine.txt")] == ["mine"]
 
 

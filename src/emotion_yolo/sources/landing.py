@@ -4,7 +4,7 @@ import fcntl
 import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,17 +62,22 @@ def staging(root: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(root: Path, staged: Path | None, *, keep_old: Path | None = None) -> Iterator[None]:
+def replacing(
+    root: Path, staged: Path | None, *, keep: Sequence[str] = (), keep_old: Path | None = None
+) -> Iterator[None]:
     """Set `data/` and `data.dvc` aside, move `staged` in, run the body (it pins), and make it final.
 
-    Whatever is raised before the end brings both back. Without `staged`, the body makes `data/` itself. `keep_old`
-    is the folder where the replaced data and pin go instead of being removed.
+    Whatever is raised before the end brings both back. Without `staged`, the body makes `data/` itself. `keep` names
+    folders of the old data that the new ones have as well: they are moved, which costs nothing and leaves DVC's
+    notes of their hashes valid. `keep_old` is the folder where the replaced data and pin go instead of being removed.
     """
     try:
         with storage_errors(root / DATA):
-            _set_aside(root)
+            _set_aside(root, keep)
             if staged is not None:
                 staged.rename(root / DATA)
+            for name in keep:
+                (root / _ASIDE / DATA / name).rename(root / DATA / name)
             yield
     except BaseException:
         if (root / _ASIDE).is_dir():
@@ -84,14 +89,15 @@ def replacing(root: Path, staged: Path | None, *, keep_old: Path | None = None) 
     shutil.rmtree(trash, ignore_errors=True)
 
 
-def _set_aside(root: Path) -> None:
+def _set_aside(root: Path, keep: Sequence[str]) -> None:
     """Write down what is there, then move the data away: a kill at any line leaves what `_restore` needs."""
     data, pin, aside = root / DATA, root / DATA_PIN, root / _ASIDE
     making = _trash_name(root)
     making.mkdir(parents=True)
     if pin.exists():
         shutil.copy2(pin, making / _OLD_PIN)
-    (making / "was.json").write_text(json.dumps({"data": data.exists(), "pin": pin.exists()}), "utf-8")
+    was = {"data": data.exists(), "pin": pin.exists(), "keep": list(keep)}
+    (making / "was.json").write_text(json.dumps(was), "utf-8")
     making.rename(aside)
     pin.unlink(missing_ok=True)
     if data.exists():
@@ -103,6 +109,9 @@ def _restore(root: Path) -> None:
     was = json.loads((aside / "was.json").read_text("utf-8"))
     old = aside / DATA.name
     if data.exists() and (old.exists() or not was["data"]):
+        for name in was.get("keep", ()):
+            if (data / name).exists() and not (old / name).exists():
+                (data / name).rename(old / name)
         trash = _trash_name(root)
         data.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
