@@ -1,15 +1,31 @@
 """Dataset cards (`configs/datasets/*.yaml`): where a set comes from, under which licence, and what it must hold."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from emotion_yolo.data.taxonomy import target_from_text
 from emotion_yolo.errors import LayoutError
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+class Deal(BaseModel):
+    """How splits that a set lacks are dealt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: Literal["pull", "prepare"] = "pull"
+    """`pull` deals once, by groups of near-duplicates; `prepare` deals a set without any splits by its own params."""
+    valid: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of the pictures that become valid, where the set has no valid split."""
+    test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of the pictures that become test, where the set has no test split."""
+    seed: int = 0
 
 
 class DatasetCard(BaseModel):
@@ -19,8 +35,6 @@ class DatasetCard(BaseModel):
 
     name: str
     title: str
-    kind: Literal["crops", "scenes"]
-    """`crops`: one face a picture, named; `scenes`: photographs with face boxes."""
     origin: str
     licence: str
     citation: str
@@ -29,9 +43,34 @@ class DatasetCard(BaseModel):
     archive_bytes: Annotated[int, Field(ge=0)] | None = None
     """Size of the archive, to check free disk before it is fetched."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Class names by id, as the set's own data.yaml spells them."""
+    """Class names as the set spells them, in any order."""
+    map: dict[str, str] = {}
+    """Class name of the set → an emotion, `face` or `ignore`, where its name alone does not say it."""
+    boxes: Literal["tight", "frame"] | None = None
+    """Whether boxes are around faces or the whole picture; None: found out from the labels."""
+    tag: str | None = None
+    """Source its pictures are reported under; None: the set's name."""
+    sources: dict[str, str] = {}
+    """Beginning of a file's name → source its picture is reported under."""
+    groups: str | None = None
+    """Pattern of a file's name whose first group says what belongs together (a person): dealt to one split."""
+    deal: Deal = Deal()
     counts: dict[Split, dict[str, int]] | None = None
     """Expected pictures per split and class; a difference is reported, not refused."""
+
+    @field_validator("map")
+    @classmethod
+    def _known_targets(cls, value: dict[str, str]) -> dict[str, str]:
+        for target in value.values():
+            target_from_text(target)
+        return value
+
+    @field_validator("groups")
+    @classmethod
+    def _one_group(cls, value: str | None) -> str | None:
+        if value is not None and re.compile(value).groups != 1:
+            raise ValueError(f"{value!r} has no group or several; expected one, such as '^(.+)_[0-9]+'")
+        return value
 
 
 def load_card(path: Path) -> DatasetCard:
