@@ -10,6 +10,7 @@ import typer
 
 from emotion_yolo import paths
 from emotion_yolo.errors import EmotionYoloError
+from emotion_yolo.params import load_params
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -31,18 +32,51 @@ def _options(
     """See the module's docstring: the help of all is given there."""
 
 
+data = typer.Typer(no_args_is_help=True, help="List and remove the sets in data/.")
+app.add_typer(data, name="data")
+
+_MAP_HELP = "what a class means, as 'Joy=happy'; several times for several; face and ignore are meanings too"
+
+
 @app.command()
 def pull(
-    source: Annotated[str, typer.Argument(help="sample, affectnet, a folder, a zip, https://….zip or s3://…")],
-    scenes: Annotated[str | None, typer.Option(help="photographs with face boxes, in the same forms")] = None,
-    card: Annotated[str | None, typer.Option(help="dataset card to compare with, by name")] = None,
+    source: Annotated[
+        str, typer.Argument(help="sample, affectnet, a folder, an archive, a data.yaml, a CSV, https or s3 address")
+    ],
+    add: Annotated[bool, typer.Option("--add", help="keep the sets that are there")] = False,
+    name: Annotated[str | None, typer.Option(help="name of the set below data/")] = None,
+    map_: Annotated[list[str] | None, typer.Option("--map", help=_MAP_HELP)] = None,
+    card: Annotated[str | None, typer.Option(help="dataset card to go by, by name")] = None,
     force: Annotated[bool, typer.Option(help="replace data that are not pinned; they are moved aside")] = False,
 ) -> None:
     """Fetch a data set, verify it, land it in data/ and pin it in data.dvc; then `dvc repro` rebuilds."""
+    from emotion_yolo.sources import Choices
     from emotion_yolo.sources import pull as pull_source
+    from emotion_yolo.sources.classes import parse_mapping
 
-    report = pull_source(source, root=Path(), scenes=scenes, card=card, force=force)
+    choices = Choices(name, card, parse_mapping(map_ or []), load_params().prepare.near_duplicate_distance)
+    report = pull_source(source, root=Path(), add=add, choices=choices, force=force)
     typer.echo("\n".join(report.lines()))
+
+
+@data.command("list")
+def list_sets() -> None:
+    """Print the sets in data/: pictures, boxes, emotions, source and licence, as data.dvc records them."""
+    from emotion_yolo.data.sets import read_sets
+
+    for record in read_sets().values():
+        typer.echo("\n".join(record.lines()))
+
+
+@data.command("remove")
+def remove_set(
+    name: Annotated[str, typer.Argument(help="name of the set below data/")],
+    force: Annotated[bool, typer.Option(help="go on over data that are not pinned; they are moved aside")] = False,
+) -> None:
+    """Take one set out of data/ and pin what is left."""
+    from emotion_yolo.sources import remove
+
+    typer.echo("\n".join(remove(name, root=Path(), force=force).lines()))
 
 
 @app.command()

@@ -29,7 +29,11 @@ def test_an_empty_text_has_no_faces() -> None:
     ("line", "code", "message"),
     [
         ("0 0.5 0.5 1", "malformed", "got 4 fields, expected 5"),
-        ("0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9", "malformed", "got 9 fields, expected 5"),
+        ("0 0.5 0.5 1 1 0.9", "malformed", "got 6 fields, expected 5"),
+        ("0 0.1 0.1 0.9 0.1 0.9", "malformed", "got 6 fields, expected 5"),
+        ("0 0.1 0.1 0.9 0.1 0.9 0.9 0.1", "malformed", "at least three points"),
+        ("0 0.1 0.1 0.9 0.1 1.2 0.9", "box_out_of_bounds", "spans 0.100 to 1.200"),
+        ("0 0.1 0.1 0.1 0.5 0.1 0.9", "degenerate_box", "width 0 and height 0.8"),
         ("happy 0.5 0.5 1 1", "malformed", "'happy' is not a number"),
         ("0 0.5 0.5 1 l", "malformed", "'l' is not a number"),
         ("0 nan 0.5 1 1", "malformed", "not finite"),
@@ -55,9 +59,38 @@ def test_a_bad_line_is_a_finding_with_its_number_and_the_good_ones_stay(line: st
     assert str(finding) == f"train/labels/a.txt:2: {finding.message}"
 
 
-def test_takes_a_box_that_rounding_puts_over_the_edge() -> None:
-    _, findings = parse("0 0.5015 0.5 0.999 0.999", where="a.txt", class_names=CLASSES)
+def test_takes_a_box_that_rounding_puts_over_the_edge_as_it_is() -> None:
+    labels, findings = parse("0 0.5015 0.5 0.999 0.999", where="a.txt", class_names=CLASSES)
     assert not findings
+    assert labels.xywhn.tolist() == [[0.5015, 0.5, 0.999, 0.999]]
+
+
+def test_clips_a_box_that_is_up_to_a_hundredth_over_the_edge() -> None:
+    half_a_pixel = 0.5 / 96
+    labels, findings = parse(f"0 {0.9 + half_a_pixel} 0.5 0.2 1.02", where="a.txt", class_names=CLASSES)
+    assert not findings
+    np.testing.assert_allclose(labels.xywhn, [[(0.8 + half_a_pixel + 1) / 2, 0.5, 0.2 - half_a_pixel, 1]])
+
+
+def test_a_line_given_twice_is_one_face() -> None:
+    labels, findings = parse(f"0 {FULL}\n1 {FULL}\n0 0.50 0.5 1 1.0\n", where="a.txt", class_names=CLASSES)
+    assert not findings
+    assert labels.cls.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "line", ["1 0.1 0.2 0.5 0.2 0.3 0.8", "1 0.1 0.5 0.3 0.2 0.5 0.5 0.3 0.8"], ids=["polygon", "oriented box"]
+)
+def test_a_polygon_stands_for_the_box_around_it(line: str) -> None:
+    labels, findings = parse(line, where="a.txt", class_names=CLASSES)
+    assert not findings
+    assert labels.cls.tolist() == [1]
+    np.testing.assert_allclose(labels.xywhn, [[0.3, 0.5, 0.4, 0.6]])
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_number(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf1 0.5 0.5 1 1\r\n")
+    assert read(tmp_path / "a.txt", class_names=CLASSES).cls.tolist() == [1]
 
 
 def test_reads_back_what_it_wrote(tmp_path: Path) -> None:

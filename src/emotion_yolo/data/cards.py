@@ -55,8 +55,10 @@ class DatasetCard(BaseModel):
     groups: str | None = None
     """Pattern of a file's name whose first group says what belongs together (a person): dealt to one split."""
     deal: Deal = Deal()
-    counts: dict[Split, dict[str, int]] | None = None
-    """Expected pictures per split and class; a difference is reported, not refused."""
+    counts: dict[Split | Literal["all"], dict[str, int]] | None = None
+    """Expected pictures per split and class before any split is dealt, `all` for a set without splits; a difference is
+    reported, not refused.
+    """
 
     @field_validator("map")
     @classmethod

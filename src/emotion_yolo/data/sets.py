@@ -59,6 +59,23 @@ class SetRecord(BaseModel):
     pictures: dict[str, dict[str, int]]
     """Pictures by split and class; `unlabelled` counts those without a usable label."""
 
+    @property
+    def origin(self) -> str:
+        """Return in a word or two where the set came from."""
+        return next(value for key, value in self.source.items() if key not in ("kind", "sha256"))
+
+    def lines(self) -> list[str]:
+        """Return the record for a person, a fact a line."""
+        trust = {"tight": "boxes around faces", "frame": "boxes that are the whole picture, to be localised"}
+        lines = [f"{self.name}: from {self.origin}, {trust[self.boxes]}, emotions {self.emotions}"]
+        for split, counts in self.pictures.items():
+            lines.append(f"  {split}: {', '.join(f'{count:,} {name}' for name, count in counts.items())}")
+        if self.dealt:
+            shares = {"valid": self.dealt.valid, "test": self.dealt.test}
+            dealt = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share)
+            lines.append(f"  dealt by groups of near-duplicates, seed {self.dealt.seed}: {dealt}")
+        return [*lines, f"  licence: {self.licence}"]
+
     def source_tag(self, image: str) -> str:
         """Return the source that a picture of this file name is reported under."""
         return next((tag for prefix, tag in self.tags.items() if image.startswith(prefix)), self.tag)

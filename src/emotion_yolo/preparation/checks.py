@@ -279,6 +279,25 @@ def _examine(item: _Item, *, root: Path, class_names: Sequence[str], kind: str) 
     )
 
 
+@dataclass(frozen=True)
+class Fingerprint:
+    """What near-duplicates of a picture are told by; the fields are those of `Record`."""
+
+    phash: int
+    phash_mirrored: int
+    thumb: bytes
+
+
+def fingerprint(data: bytes) -> Fingerprint:
+    """Return the fingerprint of a picture file's bytes.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    grey = decode(data).convert("L").resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS)
+    return Fingerprint(_phash(grey), _phash(ImageOps.mirror(grey)), grey.tobytes())
+
+
 def _phash(grey: Image.Image) -> int:
     return int(str(imagehash.phash(grey)), 16)
 

@@ -9,6 +9,7 @@ mouth within.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,19 @@ Of AffectNet's pairs within 12 bits, some 1 % show two people (5 of 48 inspected
 _BAND = (0.7, 3.0)  # px of the thumbnail; standard deviations of the two Gaussians whose difference is the band
 _BLOCK = 4_000_000  # hashes compared at a time: bounds memory to some 50 MB for any number of pictures
 _PART = 1024  # thumbnails worked on at a time, 4 MB
+
+
+class Hashed(Protocol):
+    """What near-duplicates are told by: see `Record`."""
+
+    @property
+    def phash(self) -> int: ...  # noqa: D102
+
+    @property
+    def phash_mirrored(self) -> int: ...  # noqa: D102
+
+    @property
+    def thumb(self) -> bytes: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,12 @@ def resolve_near_duplicates(records: Sequence[Record], *, distance: int) -> Near
     return NearDuplicateReport(kept, dropped, counts, distance)
 
 
-def _near_pairs(records: Sequence[Record], distance: int) -> Iterator[_Pair]:
+def near_duplicate_groups(pictures: Sequence[Hashed], *, distance: int) -> list[list[int]]:
+    """Return the places of pictures that chains of near-duplicates join, single ones included."""
+    return _connected(len(pictures), list(_near_pairs(pictures, distance)))
+
+
+def _near_pairs(records: Sequence[Hashed], distance: int) -> Iterator[_Pair]:
     """Yield the pairs that pass both tests, as they are or one of them mirrored."""
     hashes = np.array([record.phash for record in records], np.uint64)
     mirrored_hashes = np.array([record.phash_mirrored for record in records], np.uint64)
@@ -125,7 +144,7 @@ def _near_pairs(records: Sequence[Record], distance: int) -> Iterator[_Pair]:
                     yield _Pair(i, j, bits, mirrored)
 
 
-def _texture(records: Sequence[Record]) -> NDArray[np.float32]:
+def _texture(records: Sequence[Hashed]) -> NDArray[np.float32]:
     """Return the [N, 32, 32] thumbnails, band-passed, each with mean 0 and norm 1 (a flat picture: all 0)."""
     fine, coarse = (_gaussian(sigma) for sigma in _BAND)
     texture = np.empty((len(records), THUMB_SIDE, THUMB_SIDE), np.float32)

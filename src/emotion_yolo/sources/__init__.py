@@ -1,10 +1,12 @@
-"""`emotion-yolo pull`: a data set from wherever it is, verified, landed in `data/`, pinned in `data.dvc`.
+"""`emotion-yolo pull`, `data` and `check`: data sets from wherever they are, in `data/`, pinned in `data.dvc`.
 
 Read in this order: `pulling` (the whole way), `fetching` (which kind of source), `downloads`, `buckets`, `kaggle` (how
-each is fetched), `archives` (unpacked safely), `layouts` (what a set looks like), `landing` (swapped in atomically),
-`pin` (told to DVC), `storage` (disks that are full).
+each is fetched), `archives` (unpacked safely), `layouts` (what a set looks like), `describing` (what a source holds),
+`writing` (into the one layout of `data/`), `classes` (what its classes mean), `dealing` (splits that it lacks),
+`landing` (swapped in atomically), `pin` (told to DVC), `storage` (disks that are full).
 """
 
-from emotion_yolo.sources.pulling import PullReport, pull
+from emotion_yolo.sources.describing import Choices, LandedSet
+from emotion_yolo.sources.pulling import PullReport, pull, remove
 
-__all__ = ["PullReport", "pull"]
+__all__ = ["Choices", "LandedSet", "PullReport", "pull", "remove"]

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionEr
 
 from emotion_yolo.errors import ArchiveError, SourceError
 from emotion_yolo.progress import Progress, show_progress
-from emotion_yolo.sources.archives import safe_relative
+from emotion_yolo.sources.archives import is_archive, safe_relative
 from emotion_yolo.sources.downloads import CHUNK_BYTES, PartialFile
 from emotion_yolo.sources.storage import FreeSpace, free_bytes, require_free, storage_errors
 
@@ -45,7 +45,7 @@ def fetch_s3(uri: str, folder: Path, *, progress: Progress = show_progress, free
         folder.mkdir(parents=True, exist_ok=True)
         # A session of our own: boto3's default one remembers the credentials it first found.
         client = boto3.session.Session().client("s3", config=_CONFIG)
-        if key.lower().endswith(".zip"):
+        if is_archive(key) or key.lower().endswith(".csv"):
             return _fetch_object(client, bucket, key, folder, progress=progress, free=free)
         return _fetch_prefix(client, bucket, key.rstrip("/") + "/", folder, progress=progress, free=free)
 
@@ -73,7 +73,9 @@ def _fetch_prefix(client: Any, bucket: str, prefix: str, folder: Path, *, progre
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         listing += [(o["Key"], o["ETag"], int(o["Size"])) for o in page.get("Contents", ()) if o["Key"][-1] != "/"]
     if not listing:
-        raise SourceError(f"s3://{bucket}/{prefix}: no objects there; check the address (a zip's ends in .zip)")
+        raise SourceError(
+            f"s3://{bucket}/{prefix}: no objects there; check the address (an archive's ends in .zip or .tar.gz)"
+        )
     # A folder of its own for each state of the listing: what lies there already is complete and of this state.
     target = folder / hashlib.sha256(repr(sorted(listing)).encode()).hexdigest()[:12]
     missing = []

@@ -9,7 +9,7 @@ from emotion_yolo.data.cards import DatasetCard
 from emotion_yolo.errors import ArchiveError, SourceError
 from emotion_yolo.paths import DOWNLOADS, SAMPLE
 from emotion_yolo.progress import Progress
-from emotion_yolo.sources.archives import inspect, sha256, unpack
+from emotion_yolo.sources.archives import inspect, is_archive, sha256, unpack
 from emotion_yolo.sources.buckets import fetch_s3
 from emotion_yolo.sources.downloads import PartialFile, fetch_url, public_url
 from emotion_yolo.sources.kaggle import fetch_kaggle
@@ -20,9 +20,9 @@ SAMPLE_NAME = "sample"
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a source gave: a folder to look for sets in."""
+    """What a source gave: a folder to look for sets in, or one file that is a set."""
 
-    folder: Path
+    path: Path
     where: str
     """For messages."""
     record: Mapping[str, str]
@@ -32,6 +32,8 @@ class Fetched:
     """Lies in `.downloads`, and may be moved instead of copied."""
     leftovers: tuple[Path, ...] = ()
     """To be removed once the data are landed."""
+    beside: Path | None = None
+    """Folder that the source lies in, where FER+'s votes may lie as well."""
 
     @property
     def origin(self) -> str:
@@ -56,8 +58,13 @@ class Session:
         return self.root / DOWNLOADS
 
 
-def fetch(source: str, session: Session, *, into: str) -> Fetched:
-    """Bring a source to a local folder; archives are unpacked in staging."""
+def fetch(source: str, session: Session) -> Fetched:
+    """Bring a source to a local folder or file; archives are unpacked in staging.
+
+    Raises:
+        SourceError: no such source, or one that cannot be fetched.
+        ArchiveError: a file of another kind, or an archive that must not be unpacked.
+    """
     named = session.cards.get(source)
     scheme = urlsplit(source).scheme.lower()
     path = Path(source).expanduser()
@@ -75,38 +82,50 @@ def fetch(source: str, session: Session, *, into: str) -> Fetched:
         fetched = fetch_s3(source, session.downloads, progress=session.progress, free=session.free)
         if fetched.is_dir():
             return Fetched(fetched, source, {"kind": "s3", "uri": source}, owned=True, leftovers=(fetched,))
-        return _unpacked_download(fetched, source, {"kind": "s3", "uri": source}, session, into=into)
+        return _download(fetched, source, {"kind": "s3", "uri": source}, session)
     if scheme in ("http", "https"):
         fetched = fetch_url(source, session.downloads, progress=session.progress, free=session.free)
         record = {"kind": "https", "url": public_url(source)}
-        return _unpacked_download(fetched, public_url(source), record, session, into=into)
+        return _download(fetched, public_url(source), record, session)
     if path.is_dir():
-        return Fetched(path, source, {"kind": "folder", "name": path.resolve().name})
+        return Fetched(path, source, {"kind": "folder", "name": path.resolve().name}, beside=path.resolve().parent)
+    if path.is_file() and path.suffix.lower() in {".yaml", ".yml"}:
+        return Fetched(path, source, {"kind": "folder", "name": path.resolve().stem}, beside=path.parent)
+    if path.is_file() and path.suffix.lower() == ".csv":
+        record = {"kind": "csv", "name": path.name, "sha256": sha256(path)}
+        return Fetched(path, source, record, beside=path.parent)
     if path.is_file():
-        record = {"kind": "zip", "name": path.name, "sha256": sha256(path)}
-        return Fetched(_unpacked(path, session, into=into), source, record, owned=True)
+        if not is_archive(path.name):
+            raise ArchiveError(
+                f"{source}: got a {path.suffix or 'file without a suffix'}, expected a folder, .zip, .tar, .tar.gz, "
+                ".tar.bz2, .tar.xz, .csv or a data.yaml; unpack it yourself and pull the folder"
+            )
+        record = {"kind": "archive", "name": path.name, "sha256": sha256(path)}
+        return Fetched(_unpacked(path, session), source, record, owned=True, beside=path.parent)
     names = [SAMPLE_NAME, *(name for name, known in session.cards.items() if known.kaggle)]
     raise SourceError(
-        f"{source}: no such source; expected {', '.join(names)}, a folder, a zip, s3://bucket/key.zip, "
+        f"{source}: no such source; expected {', '.join(names)}, a folder, an archive, a CSV, s3://bucket/key.zip, "
         "s3://bucket/folder/ or https://….zip"
     )
 
 
-def _unpacked_download(archive: Path, where: str, record: Mapping[str, str], session: Session, *, into: str) -> Fetched:
-    part = PartialFile(archive)
+def _download(file: Path, where: str, record: Mapping[str, str], session: Session) -> Fetched:
+    part = PartialFile(file)
+    record = {**record, "sha256": sha256(file)}
+    if file.suffix.lower() == ".csv":
+        return Fetched(file, where, record, leftovers=part.files)
     try:
-        folder = _unpacked(archive, session, into=into)
+        folder = _unpacked(file, session)
     except ArchiveError:
         part.discard()  # or the next pull would take it for a complete download
         raise
-    record = {**record, "sha256": sha256(archive)}
     return Fetched(folder, where, record, owned=True, leftovers=part.files)
 
 
-def _unpacked(archive: Path, session: Session, *, into: str) -> Path:
+def _unpacked(archive: Path, session: Session) -> Path:
     contents = inspect(archive)
     size = contents.unpacked_bytes
     require_free([(session.staging, size), (session.cache, size)], free=session.free)
-    folder = session.staging / into
+    folder = session.staging / "unpacked"
     unpack(archive, contents, folder, progress=session.progress)
     return folder

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -59,6 +60,19 @@ def staging(root: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Copy a folder by hard links, by copies where the file system has none; links stay links."""
+
+    def link(file: str, copy: str) -> None:
+        try:
+            os.link(file, copy, follow_symlinks=False)
+        except OSError:
+            shutil.copy2(file, copy, follow_symlinks=False)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, target, symlinks=True, copy_function=link)
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """`data.dvc`, the root of the graph: what DVC is told about `data/`."""
 
+import hashlib
 import logging
+import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +11,8 @@ from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.scm import NoSCM, SCMError
+from pygit2 import GitError
 
 from emotion_yolo.errors import SourceError
 from emotion_yolo.paths import DATA, DATA_PIN
@@ -41,30 +46,58 @@ def replaceable(root: Path) -> str | None:
     return None
 
 
-def pin_import(root: Path, source: Path, *, description: str, meta: Meta) -> str:
-    """Make `data/` an import of the project's folder `source`, and return its hash.
+def is_committed(root: Path) -> bool:
+    """Return whether git's last commit has `data.dvc` as it is; a project without git has committed nothing."""
+    with _repository(root) as repo:
+        if isinstance(repo.scm, NoSCM):
+            return False
+        path = (root.resolve() / DATA_PIN).relative_to(Path(repo.scm.root_dir).resolve())
+        try:
+            with repo.scm.get_fs("HEAD").open(path.as_posix(), "rb") as file:
+                return bool(file.read() == (root / DATA_PIN).read_bytes())
+        except (SCMError, OSError):
+            return False
+
+
+def data_hash(root: Path) -> str:
+    """Return DVC's hash of the pinned `data/`."""
+    with _repository(root) as repo:
+        return str(_stage(repo).outs[0].hash_info.value)
+
+
+def pin_import(root: Path, source: Path) -> None:
+    """Make `data/` an import of the project's folder `source`.
 
     Unfrozen, so that a fresh clone's `dvc repro` and `dvc exp run` copy it in without a remote; a frozen import
     fails there with "missing data" (DVC 3.67.1).
     """
     with _repository(root) as repo:
         repo.imp_url(str(root.absolute() / source), out=str(root.absolute() / DATA), frozen=False)
-    return _annotate(root, description, meta)
 
 
-def pin_added(root: Path, *, description: str, meta: Meta) -> str:
-    """Add `data/` to DVC's cache, pinned by its hash, and return that."""
+def pin_added(root: Path) -> None:
+    """Add `data/` to DVC's cache, pinned by its hash."""
     with _repository(root) as repo:
         repo.add(str(root.absolute() / DATA))
-    return _annotate(root, description, meta)
 
 
-def _annotate(root: Path, description: str, meta: Meta) -> str:
+def annotate(root: Path, description: str, sets: Mapping[str, Meta]) -> str:
+    """Write what is known of each set into `data.dvc`, with its digest, and return DVC's hash of `data/`."""
     with _repository(root) as repo, repo.scm_context():  # stages the file in git where core.autostage asks for it
         stage = _stage(repo)
-        stage.desc, stage.meta = description, dict(meta)
+        digests = _digests(stage.outs[0])
+        stage.desc = description
+        stage.meta = {"sets": {name: {**meta, "digest": digests[name]} for name, meta in sets.items()}}
         stage.dump(update_lock=False)
         return str(stage.outs[0].hash_info.value)
+
+
+def _digests(out: Any) -> dict[str, str]:
+    """Return the SHA-256 of each set's list of files, which DVC has hashed already."""
+    files: defaultdict[str, list[str]] = defaultdict(list)
+    for key, _, digest in out.get_obj():
+        files[key[0]].append(f"{'/'.join(key[1:])}\0{digest.value}\n")
+    return {name: hashlib.sha256("".join(sorted(lines)).encode()).hexdigest() for name, lines in files.items()}
 
 
 def _stage(repo: Repo) -> Any:
@@ -84,3 +117,14 @@ def _repository(root: Path) -> Iterator[Repo]:
             yield repo
     except DvcException as error:
         raise SourceError(f"{root}: DVC refuses: {error}; the old data are untouched") from error
+    except (SCMError, GitError) as error:
+        raise SourceError(f"{root}: git refuses: {error}; {_advice(root)}the old data are untouched") from error
+
+
+def _advice(root: Path) -> str:
+    if hasattr(os, "getuid") and root.stat().st_uid != os.getuid():
+        return (
+            f"the folder belongs to another user; if you trust it: git config --global --add safe.directory "
+            f"{root.absolute()}; "
+        )
+    return ""

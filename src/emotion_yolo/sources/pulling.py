@@ -1,51 +1,33 @@
-"""`emotion-yolo pull`: fetch a data set from wherever it is, verify it, land it in `data/`, pin it in `data.dvc`."""
+"""`emotion-yolo pull` and `emotion-yolo data`: sets from wherever they are, landed in `data/`, pinned in `data.dvc`."""
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
-from emotion_yolo.data.cards import SPLITS, DatasetCard, load_card
+from emotion_yolo.data.cards import DatasetCard, load_card
+from emotion_yolo.data.sets import SetRecord, read_sets
 from emotion_yolo.errors import LayoutError, SourceError
-from emotion_yolo.paths import CARDS, CROPS, DATA, DOWNLOADS, SAMPLE, SCENES
+from emotion_yolo.paths import CARDS, DATA, DATA_PIN, DOWNLOADS, SAMPLE
 from emotion_yolo.progress import Progress, show_progress
-from emotion_yolo.sources import layouts, pin
+from emotion_yolo.sources import pin
+from emotion_yolo.sources.describing import Choices, LandedSet, stage_sets
 from emotion_yolo.sources.fetching import SAMPLE_NAME, Fetched, Session, fetch
-from emotion_yolo.sources.landing import exclusive, replacing, staging
-from emotion_yolo.sources.layouts import Counts, FoundSets
+from emotion_yolo.sources.landing import exclusive, link_tree, replacing, staging
 from emotion_yolo.sources.storage import FreeSpace, format_bytes, free_bytes, require_free, storage_errors
-from emotion_yolo.structures import emotions
 
-_UNKNOWN_LICENCE = "unknown to this project: see where the data come from before you use them"
-_SCENES_YAML = f"train: images\nval: images\nnc: 1\nnames: [{emotions.FACE_NAME}]\n"
-
-
-@dataclass(frozen=True)
-class LandedSet:
-    """One set that was landed."""
-
-    kind: Literal["crops", "scenes"]
-    source: str
-    """Where it came from, without secrets and without folders of this machine."""
-    licence: str
-    card: str | None
-    """Name of the dataset card that fits, if one does."""
-    pictures: int
-    counts: Counts
-    """Pictures per split and class; empty for scenes."""
+_PINS = DOWNLOADS / "pins"
 
 
 @dataclass(frozen=True)
 class PullReport:
     """What a pull changed."""
 
-    crops: LandedSet
-    scenes: LandedSet | None
-    differences: tuple[str, ...]
-    """Where the counts are not those of the card."""
+    sets: tuple[LandedSet, ...]
+    """The sets that this pull landed."""
+    kept: tuple[str, ...]
+    """Names of the sets that were there before and stay."""
     notes: tuple[str, ...]
     bytes: int
     """Size of `data/`."""
@@ -54,14 +36,9 @@ class PullReport:
 
     def lines(self) -> list[str]:
         """Return the report for a person, a fact a line."""
-        lines = []
-        for landed in (self.crops, self.scenes):
-            if landed is not None:
-                lines.append(f"{landed.kind}: {landed.pictures} pictures from {landed.source}")
-                for split, counts in landed.counts.items():
-                    lines.append(f"  {split}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
-                lines.append(f"  licence: {landed.licence}")
-        lines += [f"differs from its card: {difference}" for difference in self.differences]
+        lines = [line for landed in self.sets for line in landed.lines()]
+        if self.kept:
+            lines.append(f"kept: {', '.join(self.kept)}")
         lines += [f"note: {note}" for note in self.notes]
         lines.append(f"{DATA}/ holds {format_bytes(self.bytes)}, pinned in {DATA}.dvc as {self.pin}")
         return lines
@@ -71,170 +48,147 @@ def pull(
     source: str,
     *,
     root: Path,
-    scenes: str | None = None,
-    card: str | None = None,
+    add: bool = False,
+    choices: Choices | None = None,
     force: bool = False,
     progress: Progress = show_progress,
     free: FreeSpace = free_bytes,
 ) -> PullReport:
-    """Replace `data/` by the crops of `source` and pin them; on any failure the old data and pin stay.
+    """Replace `data/` by the sets of `source`, or `add` them to it, and pin it; on any failure data and pin stay.
 
-    A source is `sample`, the name of a card with a Kaggle handle (`affectnet`), a folder, a zip, `https://….zip`,
-    `s3://bucket/key.zip` or `s3://bucket/folder/`. Relative paths are the caller's, not `root`'s.
-
-    `root` is the project, a DVC repository. `scenes` is a source of photographs with face boxes; without it, those
-    that `source` itself brings are taken, if any. `card` names the dataset card to compare with; without it, the one
-    that fits by name or counts. `force` goes on where data that are not pinned are in place; they are moved into
-    `.downloads`.
+    A source is `sample`, the name of a card with a Kaggle handle (`affectnet`), a folder, an archive, a `data.yaml`,
+    FER2013's CSV, `https://….zip`, `s3://bucket/key.zip` or `s3://bucket/folder/`. Relative paths are the caller's,
+    not `root`'s. `root` is the project, a DVC repository. `force` goes on where data that are not pinned are in
+    place; they are moved into `.downloads`.
 
     Raises:
-        SourceError: a source that cannot be fetched, or data in place that are not pinned.
-        ArchiveError, LayoutError, StorageError: see there.
+        SourceError: a source that cannot be fetched, data in place that are not pinned, or a name that is taken.
+        ArchiveError, LayoutError, DataError, StorageError: see there.
     """
-    cards = _load_cards(root)
-    if card is not None and card not in cards:
-        raise LayoutError(f"{CARDS}: no dataset card {card!r}; expected one of {', '.join(cards)}")
+    choices = choices or Choices()
+    cards = load_cards(root)
+    if choices.card is not None and choices.card not in cards:
+        raise LayoutError(f"{CARDS}: no dataset card {choices.card!r}; expected one of {', '.join(cards)}")
     cache = pin.cache_folder(root)
     with exclusive(root) as recovered, staging(root) as folder, storage_errors(root):
-        unsaved = pin.replaceable(root)
-        if unsaved and not force:
-            raise SourceError(
-                f"{unsaved}; nothing was pulled. To keep them: dvc add {DATA}, and commit {DATA}.dvc; "
-                f"to go on: repeat with --force, which moves them into {DOWNLOADS}/"
-            )
-        session = Session(root, folder, cache, cards, progress, free)
+        unsaved = _require_replaceable(root, force=force)
         notes = ["an earlier pull had been interrupted; its data were restored before this one"] if recovered else []
-        return _land(session, source, scenes, cards[card] if card else None, unsaved=bool(unsaved), notes=notes)
+        session = Session(root, folder, cache, cards, progress, free)
+        before = read_sets(root / DATA_PIN) if add and (root / DATA_PIN).exists() else {}
+        fetched = fetch(source, session)
+        imported = source == SAMPLE_NAME and not before
+        landed = _stage(fetched, session, choices, imported=imported)
+        for one in landed:
+            old = before.get(one.record.name)
+            if old is not None and old.source.get("name") != one.record.source.get("name"):
+                raise SourceError(
+                    f"{DATA}/{old.name}: a set of this name is there, from {next(iter(old.source.values()))}; choose "
+                    f"another name with --name, or remove it first: emotion-yolo data remove {old.name}"
+                )
+        kept = {name: record for name, record in before.items() if name not in {one.record.name for one in landed}}
+        for name in kept:
+            link_tree(root / DATA / name, folder / DATA / name)
+        if imported:
+            shutil.rmtree(folder / DATA)
+        records = {**kept, **{one.record.name: one.record for one in landed}}
+        digest, size = _replace(session, records, imported=imported, unsaved=unsaved, notes=notes)
+        for leftover in fetched.leftovers:
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        pinned = read_sets(root / DATA_PIN)
+        landed = [replace(one, record=pinned[one.record.name]) for one in landed]
+        return PullReport(tuple(landed), tuple(kept), tuple(notes), size, digest)
 
 
-def _land(
-    session: Session,
-    source: str,
-    scenes: str | None,
-    card: DatasetCard | None,
-    *,
-    unsaved: bool,
-    notes: list[str],
-) -> PullReport:
+def remove(name: str, *, root: Path, force: bool = False, progress: Progress = show_progress) -> PullReport:
+    """Take one set out of `data/` and pin what is left; what was pinned before stays in DVC's cache.
+
+    Raises:
+        SourceError: no such set, or the only one, or data in place that are not pinned.
+        StorageError: the disk is full or may not be written.
+    """
+    cache = pin.cache_folder(root)
+    with exclusive(root), staging(root) as folder, storage_errors(root):
+        unsaved = _require_replaceable(root, force=force)
+        before = read_sets(root / DATA_PIN)
+        if name not in before:
+            raise SourceError(f"{DATA}/{name}: no such set; expected one of {', '.join(before)}")
+        kept = {other: record for other, record in before.items() if other != name}
+        if not kept:
+            raise SourceError(f"{DATA}/{name}: the only set; pull another one instead, which replaces it")
+        for other in kept:
+            link_tree(root / DATA / other, folder / DATA / other)
+        notes: list[str] = []
+        session = Session(root, folder, cache, {}, progress, free_bytes)
+        digest, size = _replace(session, kept, imported=False, unsaved=unsaved, notes=notes)
+        return PullReport((), tuple(kept), tuple(notes), size, digest)
+
+
+def load_cards(root: Path) -> dict[str, DatasetCard]:
+    """Read every dataset card of a project.
+
+    Raises:
+        LayoutError: one that does not fit.
+    """
+    cards = [load_card(path) for path in sorted((root / CARDS).glob("*.yaml"))]
+    return {card.name: card for card in cards}
+
+
+def _require_replaceable(root: Path, *, force: bool) -> bool:
+    """Return whether unsaved data are in place that `force` lets go of."""
+    unsaved = pin.replaceable(root)
+    if unsaved and not force:
+        raise SourceError(
+            f"{unsaved}; nothing was changed. To keep them: dvc add {DATA}, and commit {DATA}.dvc; "
+            f"to go on: repeat with --force, which moves them into {DOWNLOADS}/"
+        )
+    return bool(unsaved)
+
+
+def _stage(fetched: Fetched, session: Session, choices: Choices, *, imported: bool) -> list[LandedSet]:
+    size = _size(fetched.path)
+    copied = 0 if fetched.owned else size
+    where = session.root if imported else session.staging
+    require_free([(session.cache, size), (where, copied)], free=session.free)
+    staged = stage_sets(
+        fetched, session.staging / DATA, session.cards, choices, linked=imported, progress=session.progress
+    )
+    return [landed for _, landed in staged]
+
+
+def _replace(
+    session: Session, records: Mapping[str, SetRecord], *, imported: bool, unsaved: bool, notes: list[str]
+) -> tuple[str, int]:
+    """Swap the staged data in, pin them, and return DVC's hash of them and their size."""
     root = session.root
-    fetched = fetch(source, session, into="crops")
-    found = layouts.find_sets(fetched.folder)
-    crops_root = layouts.the_crops(found, where=fetched.where, folder=fetched.folder)
-    fetched_scenes = fetch(scenes, session, into="scenes") if scenes is not None else fetched
-    scenes_root = _scenes_root(fetched_scenes, found if scenes is None else None)
-    imported = source == SAMPLE_NAME and scenes is None
-    if imported:
-        staged, data = None, root / SAMPLE
-        size = sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
-        require_free([(root, size), (session.cache, size)], free=session.free)
-    else:
-        staged = data = session.staging / DATA
-        _stage_set(crops_root, staged / CROPS.name, session, owned=fetched.owned)
-        if scenes_root is not None:
-            _stage_set(scenes_root, staged / SCENES.name, session, owned=fetched_scenes.owned)
-            if not (staged / SCENES.name / layouts.DATA_YAML).exists():
-                (staged / SCENES.name / layouts.DATA_YAML).write_text(_SCENES_YAML, "utf-8")
-        size = sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
-    crops = _describe_crops(data / CROPS.name, fetched, card, session)
-    landed_scenes = None
-    if scenes_root is not None:
-        landed_scenes = _describe_scenes(data / SCENES.name, fetched_scenes, session)
-    elif (root / SCENES).is_dir():
-        notes.append("the scenes that were in place are gone with the old data; add scenes with --scenes SOURCE")
     keep_old = root / DOWNLOADS / time.strftime("replaced-%Y%m%d-%H%M%S") if unsaved else None
     if keep_old is not None:
         notes.append(f"the data that were not pinned lie in {DOWNLOADS}/{keep_old.name}")
-    meta = _meta(crops, fetched.record, landed_scenes, fetched_scenes.record)
-    description = f"{crops.pictures} crops and {landed_scenes.pictures if landed_scenes else 0} scenes"
-    with replacing(root, staged, keep_old=keep_old):
+    elif (root / DATA_PIN).exists() and not pin.is_committed(root):
+        notes.append(_keep_pin(root))
+    total = sum(sum(counts.values()) for record in records.values() for counts in record.pictures.values())
+    description = f"{', '.join(records)}: {total:,} pictures by class"
+    meta = {name: record.model_dump(exclude={"name", "digest"}) for name, record in records.items()}
+    with replacing(root, None if imported else session.staging / DATA, keep_old=keep_old):
         if imported:
-            digest = pin.pin_import(root, SAMPLE, description=description, meta=meta)
+            pin.pin_import(root, SAMPLE)
         else:
-            digest = pin.pin_added(root, description=description, meta=meta)
-    for leftover in (*fetched.leftovers, *fetched_scenes.leftovers):
-        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-    used = session.cards.get(crops.card) if crops.card else None
-    differences = layouts.differences(crops.counts, used) if used else ()
-    return PullReport(crops, landed_scenes, differences, tuple(notes), size, digest)
+            pin.pin_added(root)
+        digest = pin.annotate(root, description, meta)
+    return digest, _size(root / DATA)
 
 
-def _scenes_root(fetched: Fetched, found: FoundSets | None) -> Path | None:
-    """Return the scenes of a source of their own, or those that came with the crops, if any."""
-    if found is None:
-        return layouts.the_scenes(layouts.find_sets(fetched.folder), where=fetched.where, folder=fetched.folder)
-    return layouts.the_scenes(found, where=fetched.where, folder=fetched.folder) if found.scenes else None
-
-
-def _stage_set(origin: Path, target: Path, session: Session, *, owned: bool) -> None:
-    """Bring the files of a set into staging: by renames what is ours, by copies what is not."""
-    files = list(layouts.set_files(origin))
-    size = sum((origin / file).stat().st_size for file in files)
-    require_free([(session.cache, size), (target, 0 if owned else size)], free=session.free)
-    move: Callable[[Path, Path], Any] = os.rename if owned else shutil.copyfile
-    with session.progress(f"Landing {target.name}", total=len(files), unit=" files") as bar:
-        for file in files:
-            (target / file).parent.mkdir(parents=True, exist_ok=True)
-            move(origin / file, target / file)
-            bar.update(1)
-
-
-def _describe_crops(folder: Path, fetched: Fetched, card: DatasetCard | None, session: Session) -> LandedSet:
-    counts: Counts = {s: layouts.count_pictures(folder / s, class_names=emotions.NAMES) for s in SPLITS}
-    card = card or fetched.card or _fitting_card(fetched, "crops", session, counts)
-    return LandedSet(
-        "crops",
-        fetched.origin,
-        card.licence if card else _UNKNOWN_LICENCE,
-        card.name if card else None,
-        layouts.picture_total(folder),
-        counts,
+def _keep_pin(root: Path) -> str:
+    """Keep a copy of a pin that git does not have, and say how its data come back."""
+    content = (root / DATA_PIN).read_bytes()
+    (root / _PINS).mkdir(parents=True, exist_ok=True)
+    path = _PINS / pin.data_hash(root)  # not *.dvc: DVC would take it for a stage
+    (root / path).write_bytes(content)
+    return (
+        f"{DATA_PIN} was not committed; its data stay in DVC's cache, and a copy of it is {path}. To go back: "
+        f"cp {path} {DATA_PIN} && dvc checkout {DATA_PIN}"
     )
 
 
-def _describe_scenes(folder: Path, fetched: Fetched, session: Session) -> LandedSet:
-    card = session.cards.get(f"{fetched.card.name}-scenes") if fetched.card else None
-    card = card or _fitting_card(fetched, "scenes", session, {})
-    return LandedSet(
-        "scenes",
-        fetched.origin,
-        card.licence if card else _UNKNOWN_LICENCE,
-        card.name if card else None,
-        layouts.picture_total(folder),
-        {},
-    )
-
-
-def _fitting_card(fetched: Fetched, kind: str, session: Session, counts: Counts) -> DatasetCard | None:
-    """Return the card that a set is known by: its counts are exactly those, or its name begins with the card's."""
-    name = Path(fetched.origin).name
-    for card in session.cards.values():
-        same_counts = card.counts is not None and not layouts.differences(counts, card)
-        if card.kind == kind and (name.startswith(card.name) or same_counts):
-            return card
-    return None
-
-
-def _meta(
-    crops: LandedSet, record: Mapping[str, str], scenes: LandedSet | None, scenes_record: Mapping[str, str]
-) -> dict[str, Any]:
-    meta: dict[str, Any] = {
-        "crops": {
-            "source": dict(record),
-            "card": crops.card,
-            "licence": crops.licence,
-            "pictures": {split: dict(counts) for split, counts in crops.counts.items()},
-        }
-    }
-    if scenes is not None:
-        meta["scenes"] = {
-            "source": dict(scenes_record),
-            "card": scenes.card,
-            "licence": scenes.licence,
-            "pictures": scenes.pictures,
-        }
-    return meta
-
-
-def _load_cards(root: Path) -> dict[str, DatasetCard]:
-    cards = [load_card(path) for path in sorted((root / CARDS).glob("*.yaml"))]
-    return {card.name: card for card in cards}
+def _size(path: Path) -> int:
+    files: Sequence[Path] = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
