@@ -168,7 +168,7 @@ def release(out: Annotated[Path, typer.Argument(help="folder to write")] = paths
         export=paths.EXPORT,
         report=paths.EVALUATE_REPORT,
         metrics=paths.METRICS,
-        pictures=sorted((paths.SAMPLE / "scenes" / "images").glob("*.jpg"))[:_EXAMPLES],
+        pictures=sorted((paths.SAMPLE / "sample-scenes/all/images").glob("*.jpg"))[:_EXAMPLES],
         out=out,
     )
     for path in files:

@@ -7,8 +7,6 @@ CARDS = Path("configs/datasets")
 
 DATA = Path("data")
 DATA_PIN = Path("data.dvc")
-CROPS = DATA / "crops"
-SCENES = DATA / "scenes"
 SAMPLE = Path("datasets/sample")
 
 PREPARED = Path("datasets/prepared")

@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 STAGES = ("prepare", "train", "export", "evaluate")
 KEPT = {"train": 80, "valid": 24, "test": 24}
 SCENES = 8
+GROUPS = 2  # of each split
 
 
 class Project:
@@ -74,11 +75,14 @@ class Project:
         """Keep the first pictures of each split, which take turns through the emotions, and settings that are quick."""
         sample = self.root / "datasets/sample"
         for split, count in KEPT.items():
-            for path in (sample / "crops" / split).rglob("*.*"):
+            for path in (sample / "sample" / split).rglob("*.*"):
                 if int("".join(filter(str.isdecimal, path.stem))) >= count:
                     path.unlink()
-        for path in (sample / "scenes").rglob("scene_*"):
+        for path in (sample / "sample-scenes").rglob("scene_*"):
             if int(path.stem.removeprefix("scene_")) >= SCENES:
+                path.unlink()
+        for path in (sample / "sample-groups").rglob("group_*"):
+            if int(path.stem.removeprefix("group_")) >= GROUPS:
                 path.unlink()
         params = yaml.safe_load((self.root / "params.yaml").read_text("utf-8"))
         # A few steps at this rate leave the release as good as it was: there are faces found to go on with.
@@ -95,7 +99,7 @@ def test_from_a_clone_to_a_comparison_of_experiments(tmp_path: Path) -> None:
     project.commit("clone")
     project.shrink()
     project.emotion_yolo("pull", "sample")
-    assert _pin(project) == "128 crops and 8 scenes"
+    assert _pin(project).startswith("sample, sample-groups, sample-scenes: ")
     project.commit("a part of the sample")
 
     printed = project.dvc("repro")
@@ -128,16 +132,14 @@ def _pin(project: Project) -> str:
 def _is_measured(project: Project) -> bool:
     """See to it that every stage left what it promises."""
     prepared = project.json("reports/prepare/report.json")
-    assert (
-        prepared["crops"]["near_duplicates"]["counts"]["test_with_near_duplicate_in_train"] >= 1
-    )  # the sample's planted ones
-    assert sum(prepared["scenes"]["photographs"].values()) == SCENES
+    assert prepared["near_duplicates"]["counts"]["test_with_near_duplicate_in_train"] >= 1  # the sample's planted ones
+    assert sum(prepared["photographs"].values()) == SCENES + 3 * GROUPS
     metrics = project.json("reports/metrics.json")
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in metrics)
     assert {"map50", "map50_95", "precision", "recall", "emotion_top1", "face_ap50", "ece", "ap50_anger"} <= set(
         metrics
     )
-    assert metrics["n_crops"] == prepared["crops"]["kept"]["test"]
+    assert metrics["n_crops"] == prepared["crops"]["test"]
     spec = project.json("models/export/model.json")
     assert spec["lineage"]["revision"] == project.run("git", "rev-parse", "HEAD").strip()
     assert spec["version"] in (project.root / "reports/evaluate/MODEL_CARD.md").read_text("utf-8")
