@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from emotion_yolo.data.prepared import Kind, read_crops, read_scenes, read_split
+from emotion_yolo.errors import DataError
 from emotion_yolo.paths import PREPARE_REPORT, PREPARED
 from emotion_yolo.stages import prepare as stage
 from emotion_yolo.stages import run_stage
@@ -401,6 +402,22 @@ def test_a_set_of_labelled_photographs_alone_is_enough(project: Path) -> None:
     stage.main()
     assert report()["sheets"] == 0
     assert [sample.kind for sample in read_split(PREPARED, "train")] == [Kind.SCENE] * 4
+
+
+def test_classes_that_no_set_has_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(project / "data/crops")
+    add_groups(project)
+    write_pin(project / "data.dvc", GROUP_RECORD)
+    stage.main()
+    assert "no train face of anger, contempt, fear, happy, sad, surprise in any set" in capsys.readouterr().out
+
+
+def test_photographs_alone_are_no_data_where_they_are_not_wanted(project: Path) -> None:
+    add_groups(project)
+    write_pin(project / "data.dvc", GROUP_RECORD)
+    change(project, prepare__scenes__use=False)
+    with pytest.raises(DataError, match=r"data: holds photographs only, and prepare\.scenes\.use is false"):
+        stage.main()
 
 
 def test_near_duplicates_across_sets_stay_out_of_train(project: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_record_holds_what_later_steps_need(root: Path) -> None:
     record = look(root).records[1]
     path = root / "train/images/train1.jpg"
     assert record.image == path.resolve()
-    assert record.labels.cls.tolist() == [1]
+    assert record.labels.cls.tolist() == [NAMES.index("sad")]
     assert record.image_wh == (48, 48)
     with Image.open(path) as image:
         assert record.phash == int(str(imagehash.phash(image)), 16)

@@ -368,9 +368,9 @@ def _count(records: Sequence[Record], splits: Sequence[Split]) -> dict[str, dict
 
 
 def _find_recurring_names(items: Sequence[_Item]) -> Iterator[Finding]:
-    splits: defaultdict[str, list[str]] = defaultdict(list)
+    splits: defaultdict[str, set[str]] = defaultdict(set)
     for item in items:
-        splits[Path(item.image).name].append(item.split)
+        splits[Path(item.image).name].add(item.split)
     recurring = [name for name, where in splits.items() if len(where) > 1]
     if recurring:
         message = f"file names in more than one split, {recurring[0]} for one; nothing is lost, splits are kept apart"

@@ -15,6 +15,7 @@ from emotion_yolo.data.cards import SPLITS, Split
 from emotion_yolo.data.prepared import CLASSES, Writer
 from emotion_yolo.data.sets import UNDEALT, SetRecord, read_sets
 from emotion_yolo.drawing import check_sheet, to_check
+from emotion_yolo.errors import DataError
 from emotion_yolo.params import Prepare
 from emotion_yolo.preparation.checks import Record, Scan, scan, stop_if_untrainable
 from emotion_yolo.preparation.composing import Composed, write_train_crops
@@ -26,6 +27,7 @@ from emotion_yolo.preparation.photographs import Written, by_split, dealt, write
 from emotion_yolo.preparation.sampling import Table, check_sampling, table_of
 from emotion_yolo.preparation.teacher import Teacher
 from emotion_yolo.progress import counting
+from emotion_yolo.structures.emotions import NAMES
 from emotion_yolo.structures.images import read_rgb
 
 Tables = dict[Split, Table]
@@ -45,6 +47,9 @@ def prepare(params: Prepare, *, data: Path, pin: Path, out: Path, report: Path) 
     teacher = load_teacher(params)
     if not params.scenes.use:
         sets = {name: record for name, record in sets.items() if record.boxes == "frame"}
+        if not sets:
+            message = f"{data}: holds photographs only, and prepare.scenes.use is false in params.yaml"
+            raise DataError(f"{message}; set it to true, or pull a set of crops")
     scans = {name: checked(data / name, record, report=report, workers=params.workers) for name, record in sets.items()}
     records = [record for name, found in scans.items() for record in with_splits(found, data / name, params)]
     check_sampling(params.sampling, sorted({record.source for record in records}))
@@ -72,7 +77,11 @@ def prepare(params: Prepare, *, data: Path, pin: Path, out: Path, report: Path) 
     }
     (report / "report.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
     write_tables(tables, report / "faces.csv")
-    return text_of(composed.faces or tables["train"])
+    missing = [name for name in NAMES if not any(name in row for row in tables["train"].values())]
+    lines = [text_of(composed.faces or tables["train"])]
+    if missing:
+        lines.append(f"no train face of {', '.join(missing)} in any set; the model will not learn to name these")
+    return "\n".join(lines)
 
 
 def load_teacher(params: Prepare) -> Teacher | None:
@@ -103,9 +112,9 @@ def with_splits(found: Scan, folder: Path, params: Prepare) -> Sequence[Record]:
 
 def localised(records: Sequence[Record], params: Prepare, *, report: Path) -> LocalisedCrops:
     """Find the faces of all crops, and draw boxes to check: the least certain, the undecided, some of all others."""
-    how = params.localise
-    find = face_finder(how.detector, imgsz=how.imgsz, conf=how.conf)
-    crops = localise_crops(records, find, pad=how.pad, threads=threads_of(params))
+    localise = params.localise
+    find = face_finder(localise.detector, imgsz=localise.imgsz, conf=localise.conf)
+    crops = localise_crops(records, find, pad=localise.pad, threads=threads_of(params))
     if records:
         chosen = to_check([(box.how, box.confidence) for box in crops.boxes])
         shown = [(crops.records[i], crops.boxes[i]) for i in chosen]
