@@ -21,7 +21,7 @@ from api.settings import Settings
 from benchmarks.client import Connection, Service, faces_of, free_port, our_service, percentile, serve
 
 SATURATING = Settings.model_fields["workers"].default + Settings.model_fields["queue"].default
-PHOTO = Path("datasets/sample/scenes/images/scene_003.jpg")
+PHOTO = Path("datasets/sample/sample-scenes/all/images/scene_003.jpg")
 MAX_GROWTH = 0.05
 
 

@@ -7,16 +7,19 @@ one of eight, one an emotion (see `COLOURS`). A picture painted so has known fac
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
 import onnx
 import openvino
+import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from emotion_yolo.data.cards import Split
 from emotion_yolo.data.prepared import Kind, Writer
+from emotion_yolo.data.sets import SetRecord
 from emotion_yolo.inference.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.emotions import NAMES
@@ -192,6 +195,22 @@ def save_picture(path: Path, image: Image) -> Path:
     quality = [cv2.IMWRITE_JPEG_QUALITY, 100] if path.suffix == ".jpg" else []
     cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
     return path
+
+
+def set_record(name: str, **changes: Any) -> SetRecord:
+    """Build the record of a set of crops with the eight classes, named as emotions are."""
+    given = {
+        "source": {"kind": "folder"}, "card": None, "licence": "CC0-1.0", "digest": "0" * 64, "tag": name,
+        "boxes": "frame", "emotions": "named", "classes": {name: name for name in NAMES}, "dealt": None, "pictures": {},
+    }  # fmt: skip
+    return SetRecord.model_validate({"name": name, **given, **changes})
+
+
+def write_pin(path: Path, *records: SetRecord) -> None:
+    """Write a `data.dvc` with the records of sets."""
+    sets = {record.name: record.model_dump(exclude={"name"}) for record in records}
+    content = {"outs": [{"md5": "abc.dir", "path": "data"}], "meta": {"sets": sets}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
 _KINDS = {kind.value: kind for kind in (Kind.SHEET, Kind.NEGATIVE)}

@@ -247,7 +247,7 @@ def release(
         export=project / paths.EXPORT,
         report=project / paths.EVALUATE_REPORT,
         metrics=project / paths.METRICS,
-        pictures=sorted((paths.SAMPLE / "scenes" / "images").glob("*.jpg"))[:_EXAMPLES],
+        pictures=sorted((paths.SAMPLE / "sample-scenes/all/images").glob("*.jpg"))[:_EXAMPLES],
         out=out,
         recipe=made_by,
     )

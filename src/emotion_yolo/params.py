@@ -45,7 +45,7 @@ class Localise(_Section):
     detector: Model
     imgsz: Pixels
     conf: Share
-    not_found: Literal["typical", "drop"]
+    pad: Annotated[float, Field(ge=0, le=1)]
     train_boxes: Literal["tight", "given"]
 
 
@@ -57,6 +57,7 @@ class Teacher(_Section):
     classifier: Model
     classifier_share: Share
     crops: Share
+    sets: list[str]
     min_face: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
@@ -76,6 +77,15 @@ class Scenes(_Section):
     test: Share
     side: Annotated[int, Field(ge=64, le=4096)]
     min_face: Annotated[int, Field(ge=0)]
+    rounds: Annotated[int, Field(ge=1, le=32)]
+    cut: Share
+    zoomed: Share
+
+    @model_validator(mode="after")
+    def _parts_are_shares_of_all(self) -> Self:
+        if self.cut + self.zoomed > 1:
+            raise ValueError(f"cut + zoomed is {self.cut + self.zoomed:g}, expected at most 1: the rest stays whole")
+        return self
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Self:
@@ -93,6 +103,49 @@ class Sheets(_Section):
     singles: Share
     degraded: Share
     negatives: Share
+    negatives_cut: Share
+
+
+class Sampling(_Section):
+    """Which faces are laid on sheets, and how often."""
+
+    faces: Count
+    most_views: Annotated[int, Field(ge=1, le=100)]
+    class_power: Share
+    source_power: Share
+    class_weights: dict[str, NonNegative]
+    source_weights: dict[str, NonNegative]
+    smoothing: dict[str, Share]
+
+
+class Framing(_Section):
+    """How large faces are on the tiles of sheets."""
+
+    share: Share
+    natural: Share
+    low: Annotated[float, Field(ge=0.05, le=1.5)]
+    high: Annotated[float, Field(ge=0.05, le=1.5)]
+    empty: Share
+
+    @model_validator(mode="after")
+    def _low_is_not_above_high(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low:g}, expected at most high, {self.high:g}")
+        return self
+
+
+class Appearance(_Section):
+    """Chances by which colour and quality of train pictures change, whatever their source."""
+
+    grey: Share
+    tint: Share
+    cast: Share
+    tone: Share
+    low_res: Share
+    blur: Share
+    sharpen: Share
+    noise: Share
+    jpeg: Share
 
 
 class Prepare(_Section):
@@ -105,6 +158,9 @@ class Prepare(_Section):
     teacher: Teacher
     scenes: Scenes
     sheets: Sheets
+    sampling: Sampling
+    framing: Framing
+    appearance: Appearance
 
 
 class Train(_Section):

@@ -8,8 +8,6 @@ RECIPES = Path("configs/recipes")
 
 DATA = Path("data")
 DATA_PIN = Path("data.dvc")
-CROPS = DATA / "crops"
-SCENES = DATA / "scenes"
 SAMPLE = Path("datasets/sample")
 
 PREPARED = Path("datasets/prepared")

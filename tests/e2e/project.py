@@ -15,6 +15,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[2]
 KEPT = {"train": 80, "valid": 24, "test": 24}
 SCENES = 8
+GROUPS = 2  # of each split
 CLI = "from emotion_yolo.cli import main; main()"
 
 
@@ -73,11 +74,14 @@ class Project:
         """Keep the first pictures of each split, which take turns through the emotions, and settings that are quick."""
         sample = self.root / "datasets/sample"
         for split, count in kept.items():
-            for path in (sample / "crops" / split).rglob("*.*"):
+            for path in (sample / "sample" / split).rglob("*.*"):
                 if int("".join(filter(str.isdecimal, path.stem))) >= count:
                     path.unlink()
-        for path in (sample / "scenes").rglob("scene_*"):
+        for path in (sample / "sample-scenes").rglob("scene_*"):
             if int(path.stem.removeprefix("scene_")) >= SCENES:
+                path.unlink()
+        for path in (sample / "sample-groups").rglob("group_*"):
+            if int(path.stem.removeprefix("group_")) >= GROUPS:
                 path.unlink()
         params = yaml.safe_load((self.root / "params.yaml").read_text("utf-8"))
         # A few steps at this rate leave the release as good as it was: there are faces found to go on with.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.project import SCENES, Project
+from tests.e2e.project import GROUPS, SCENES, Project
 
 STAGES = ("prepare", "train", "export", "evaluate")
 
@@ -20,7 +20,7 @@ def test_from_a_clone_to_a_comparison_of_experiments(tmp_path: Path) -> None:
     project.commit("clone")
     project.shrink()
     project.emotion_yolo("pull", "sample")
-    assert _pin(project) == "128 crops and 8 scenes"
+    assert _pin(project).startswith("sample, sample-groups, sample-scenes: ")
     project.commit("a part of the sample")
 
     printed = project.dvc("repro")
@@ -55,16 +55,14 @@ def _pin(project: Project) -> str:
 def _is_measured(project: Project) -> bool:
     """See to it that every stage left what it promises."""
     prepared = project.json("reports/prepare/report.json")
-    assert (
-        prepared["crops"]["near_duplicates"]["counts"]["test_with_near_duplicate_in_train"] >= 1
-    )  # the sample's planted ones
-    assert sum(prepared["scenes"]["photographs"].values()) == SCENES
+    assert prepared["near_duplicates"]["counts"]["test_with_near_duplicate_in_train"] >= 1  # the sample's planted ones
+    assert sum(prepared["photographs"].values()) == SCENES + 3 * GROUPS
     metrics = project.json("reports/metrics.json")
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in metrics)
     assert {"map50", "map50_95", "recall_served", "emotion_top1", "face_ap50_32px", "ece"} <= set(metrics)
     details = project.json("reports/evaluate/details.json")
     assert {"ap50_anger", "face_ap50", *metrics} <= set(details["metrics"])
-    assert metrics["n_crops"] == prepared["crops"]["kept"]["test"]
+    assert metrics["n_crops"] == prepared["crops"]["test"]
     spec = project.json("models/export/model.json")
     assert spec["lineage"]["revision"] == project.run("git", "rev-parse", "HEAD").strip()
     assert spec["version"] in (project.root / "reports/evaluate/MODEL_CARD.md").read_text("utf-8")

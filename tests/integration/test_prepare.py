@@ -14,13 +14,24 @@ import numpy as np
 import pytest
 import yaml
 
-from emotion_yolo.data.prepared import read_crops, read_scenes
+from emotion_yolo.data.prepared import Kind, read_crops, read_scenes, read_split
+from emotion_yolo.errors import DataError
 from emotion_yolo.paths import PREPARE_REPORT, PREPARED
 from emotion_yolo.stages import prepare as stage
 from emotion_yolo.stages import run_stage
 from emotion_yolo.structures.emotions import FACE_ID, FACE_NAME, NAMES
 from emotion_yolo.structures.labels import Labels, read, write
-from tests.builders import CELL, COLOURS, Image, classifier, exported_model, painted_labels, save_picture
+from tests.builders import (
+    CELL,
+    COLOURS,
+    Image,
+    classifier,
+    exported_model,
+    painted_labels,
+    save_picture,
+    set_record,
+    write_pin,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 FULL_FRAME = "0.499 0.499 0.999 0.999"
@@ -56,6 +67,10 @@ def crops_of(split: str, count: int, *, seed: int) -> list[Crop]:
 
 CROPS = [*crops_of("train", 20, seed=100), *crops_of("valid", 6, seed=200), *crops_of("test", 6, seed=300)]
 SCENE_FACES = {(0, 0): 2, (3, 3): 5}
+CLASSES = {name.capitalize(): name for name in NAMES}
+CROP_RECORD = set_record("crops", classes=CLASSES)
+GROUP_RECORD = set_record("groups", classes=CLASSES, boxes="tight", tag="party")
+SCENE_RECORD = set_record("scenes", classes={"face": "face"}, boxes="tight", emotions="unnamed")
 
 
 def add(root: Path, crop: Crop, *, image: Image | None = None) -> None:
@@ -66,11 +81,24 @@ def add(root: Path, crop: Crop, *, image: Image | None = None) -> None:
 
 
 def add_scenes(root: Path, count: int = 10) -> None:
-    labels = root / "data/scenes/labels"
+    labels = root / "data/scenes/all/labels"
     labels.mkdir(parents=True)
     for i in range(count):
-        save_picture(root / f"data/scenes/images/photo{i}.png", textured(SCENE_FACES, seed=900 + i, side=160))
+        save_picture(root / f"data/scenes/all/images/photo{i}.png", textured(SCENE_FACES, seed=900 + i, side=160))
         write(labels / f"photo{i}.txt", painted_labels(SCENE_FACES, cls=0, image_wh=(160, 160)))
+    (root / "data/scenes/data.yaml").write_text("names: [face]")
+    write_pin(root / "data.dvc", CROP_RECORD, SCENE_RECORD)
+
+
+def add_groups(root: Path) -> None:
+    """Add photographs with two faces each whose emotions are named."""
+    for split, count, seed in (("train", 4, 700), ("valid", 2, 720), ("test", 2, 740)):
+        folder = root / "data/groups" / split
+        (folder / "labels").mkdir(parents=True)
+        for i in range(count):
+            save_picture(folder / f"images/{i}.png", textured(SCENE_FACES, seed=seed + i, side=160))
+            write(folder / f"labels/{i}.txt", painted_labels(SCENE_FACES, image_wh=(160, 160)))
+    (root / "data/groups/data.yaml").write_text(yaml.safe_dump({"names": list(CLASSES)}))
 
 
 def change(root: Path, **values: Any) -> None:
@@ -96,7 +124,7 @@ def make_project(root: Path) -> Path:
         prepare__scenes__valid=0.2,
         prepare__scenes__test=0.3,
     )
-    (root / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    write_pin(root / "data.dvc", CROP_RECORD)
     exported_model(root / "models/release")
     for crop in CROPS:
         add(root, crop)
@@ -169,8 +197,8 @@ def test_every_train_crop_lies_on_one_sheet_and_some_are_single_too(project: Pat
     on_sheets = [read(PREPARED / f"labels/train/{stem}.txt", class_names=NAMES).cls for stem in sorted(sheets)]
     train = [crop for crop in CROPS if crop.split == "train"]
     assert Counter(np.concatenate(on_sheets).tolist()) == Counter(crop.cls for crop in train)
-    assert report()["crops"]["sheets"] == len(sheets)
-    assert report()["crops"]["kept"] == {"train": 20, "valid": 6, "test": 6}
+    assert report()["sheets"] == len(sheets)
+    assert report()["crops"] == {"train": 20, "valid": 6, "test": 6}
     assert 0 < len(pictures) - len(sheets) < len(train)
     assert cv2.imread(str(pictures["sheet_000000"])).shape == (256, 256, 3)
     assert not (PREPARED / "scenes").exists()
@@ -197,14 +225,14 @@ def test_no_near_duplicate_of_a_test_or_valid_crop_is_left_in_train(project: Pat
     assert names(PREPARED / "images/train") == {crop.name for crop in CROPS if crop.split == "train"}
     assert "leak.png" not in names(PREPARED / "images/valid")
     assert {"test", "valid"} <= names(PREPARED / "images")
-    near_duplicates = report()["crops"]["near_duplicates"]
+    near_duplicates = report()["near_duplicates"]
     assert set(near_duplicates["dropped"]) == {
-        "train/near.png",
-        "train/mirrored.png",
-        "train/exact.png",
-        "valid/leak.png",
+        "crops/train/near.png",
+        "crops/train/mirrored.png",
+        "crops/train/exact.png",
+        "crops/valid/leak.png",
     }
-    assert near_duplicates["dropped"]["train/near.png"].startswith(f"near-duplicate of test/{test.name}")
+    assert near_duplicates["dropped"]["crops/train/near.png"].startswith(f"near-duplicate of crops/test/{test.name}")
     assert near_duplicates["counts"]["dropped_train"] == 3
     assert near_duplicates["counts"]["test_with_near_duplicate_in_train"] == 2
 
@@ -220,27 +248,17 @@ def test_a_crop_without_a_face_found_gets_the_typical_box(project: Path) -> None
         labels = label_of(crop)
         assert labels.cls.tolist() == [crop.cls]
         np.testing.assert_allclose(labels.xywhn[0], np.median(found, axis=0), atol=2e-3)
-    localised = report()["crops"]["localised"]
-    assert localised["not_found"] == ["test/faceless.png", "train/faceless.png"]
+    localised = report()["localised"]["crops"]
+    assert localised["not_found"] == ["crops/test/faceless.png", "crops/train/faceless.png"]
     assert localised["how"]["train"] == {"found": 20, "typical": 1}
     assert localised["mean_width"] == pytest.approx(1 / 3, abs=2e-3)
-
-
-def test_dropped_are_only_train_crops_without_a_face(project: Path) -> None:
-    change(project, prepare__sheets__side=0, prepare__localise__not_found="drop")
-    for number, split in enumerate(("train", "valid", "test")):
-        add(project, Crop(split, "faceless.png", 3, None, 801 + number))
-    stage.main()
-    assert "faceless.png" not in names(PREPARED / "images/train")
-    assert "faceless.png" in names(PREPARED / "images/valid") & names(PREPARED / "images/test")
-    assert report()["crops"]["kept"] == {"train": 20, "valid": 7, "test": 7}
 
 
 def test_scenes_are_dealt_out_and_their_faces_have_no_emotion(project: Path) -> None:
     add_scenes(project)
     stage.main()
-    assert report()["scenes"]["photographs"] == {"train": 5, "valid": 2, "test": 3}
-    assert report()["scenes"]["faces"] == {"train": 10, "valid": 4, "test": 6}
+    assert report()["photographs"] == {"train": 5, "valid": 2, "test": 3}
+    assert report()["faces_of_photographs"] == {"train": 10, "valid": 4, "test": 6}
     train = sorted((PREPARED / "labels/train").glob("scene_*.txt"))
     assert len(train) == 5
     expected = painted_labels(SCENE_FACES, image_wh=(160, 160)).xywhn
@@ -248,7 +266,7 @@ def test_scenes_are_dealt_out_and_their_faces_have_no_emotion(project: Path) -> 
         for sample in read_scenes(PREPARED, split):
             assert sample.labels.cls.tolist() == [FACE_ID, FACE_ID]
             np.testing.assert_allclose(sample.labels.xywhn, expected, atol=1e-4)
-            raw = project / "data/scenes/images" / sample.image.name
+            raw = project / "data/scenes/all/images" / sample.image.name
             assert sample.image.read_bytes() == raw.read_bytes()
     everywhere = [path.stem.removeprefix("scene_") for path in (*train, *(PREPARED / "scenes").glob("*/labels/*.txt"))]
     assert sorted(everywhere) == sorted(f"photo{i}" for i in range(10))
@@ -269,7 +287,7 @@ def test_the_teacher_names_faces_of_train_scenes_only(project: Path) -> None:
     change(project, prepare__teacher__min_face=20, prepare__teacher__crops=0.0)
     add_scenes(project)
     stage.main()
-    assert report()["scenes"]["named_by_teacher"] == 10
+    assert report()["named_by_teacher"] == 10
     written = sorted(path.stem for path in (PREPARED / "targets").rglob("*.txt"))
     assert written == sorted(path.stem for path in (PREPARED / "labels/train").glob("scene_*.txt"))
     for stem in written:
@@ -305,7 +323,7 @@ def test_without_a_teacher_there_are_no_targets(project: Path) -> None:
     add_scenes(project)
     stage.main()
     assert not (PREPARED / "targets").exists()
-    assert report()["scenes"]["named_by_teacher"] == 0
+    assert report()["named_by_teacher"] == 0
 
 
 def test_train_crops_can_keep_the_boxes_they_came_with(project: Path) -> None:
@@ -321,8 +339,8 @@ def test_near_duplicates_of_scenes_end_up_in_one_split(project: Path) -> None:
     for i in range(10):
         picture = textured(SCENE_FACES, seed=900 + i, side=160)
         darker = cv2.convertScaleAbs(picture, alpha=0.85, beta=3).astype(np.uint8)
-        save_picture(project / f"data/scenes/images/again{i}.png", darker)
-        shutil.copy(project / f"data/scenes/labels/photo{i}.txt", project / f"data/scenes/labels/again{i}.txt")
+        save_picture(project / f"data/scenes/all/images/again{i}.png", darker)
+        shutil.copy(project / f"data/scenes/all/labels/photo{i}.txt", project / f"data/scenes/all/labels/again{i}.txt")
     stage.main()
     splits: dict[str, set[str]] = {}
     for path in PREPARED.rglob("*.txt"):
@@ -331,14 +349,14 @@ def test_near_duplicates_of_scenes_end_up_in_one_split(project: Path) -> None:
             splits.setdefault(path.stem[-1], set()).add(split)
     assert len(splits) == 10
     assert all(len(where) == 1 for where in splits.values())
-    assert report()["scenes"]["near_duplicates"]["dropped"]
+    assert report()["near_duplicates"]["dropped"]
 
 
 def test_scenes_that_are_not_wanted_stay_out(project: Path) -> None:
     add_scenes(project)
     change(project, prepare__scenes__use=False)
     stage.main()
-    assert report()["scenes"] == {"used": False}
+    assert list(report()["sets"]) == ["crops"]
     assert not list(PREPARED.rglob("*photo*"))
 
 
@@ -347,11 +365,11 @@ def test_a_corrupt_picture_is_left_out_and_named(project: Path) -> None:
     picture.write_bytes(picture.read_bytes()[:200])
     broken = picture.read_bytes()
     stage.main()
-    assert list(report()["crops"]["quarantined"]) == ["train/images/003.png"]
-    assert "replace or drop it" in report()["crops"]["quarantined"]["train/images/003.png"]
+    assert list(report()["sets"]["crops"]["quarantined"]) == ["train/images/003.png"]
+    assert "replace or drop it" in report()["sets"]["crops"]["quarantined"]["train/images/003.png"]
     assert "train/images/003.png" in (PREPARE_REPORT / "findings-crops.txt").read_text("utf-8")
-    assert report()["crops"]["findings"]["unreadable_image"] == 1
-    assert report()["crops"]["kept"]["train"] == 19
+    assert report()["sets"]["crops"]["findings"]["unreadable_image"] == 1
+    assert report()["crops"]["train"] == 19
     assert picture.read_bytes() == broken
 
 
@@ -359,17 +377,99 @@ def test_a_label_with_words_in_it_is_named_with_its_line(project: Path) -> None:
     (project / "data/crops/valid/labels/002.txt").write_text("happy 0.5 0.5 0.9 0.9\n")
     stage.main()
     assert "valid/labels/002.txt:1: " in (PREPARE_REPORT / "findings-crops.txt").read_text("utf-8")
-    assert "happy" in report()["crops"]["quarantined"]["valid/images/002.png"]
+    assert "happy" in report()["sets"]["crops"]["quarantined"]["valid/images/002.png"]
     assert "002.png" not in names(PREPARED / "images/valid")
 
 
-def test_counts_that_differ_from_the_pinned_card_are_reported(project: Path) -> None:
-    meta = {"crops": {"card": "affectnet"}}
-    pin = {"outs": [{"md5": "abc.dir", "path": "data"}], "meta": meta}
-    (project / "data.dvc").write_text(yaml.safe_dump(pin))
+def test_labelled_photographs_teach_emotions_where_they_are(project: Path) -> None:
+    add_groups(project)
+    write_pin(project / "data.dvc", CROP_RECORD, GROUP_RECORD)
     stage.main()
-    assert report()["crops"]["findings"]["count_differs"] == 24
-    assert "the card expects" in (PREPARE_REPORT / "findings-crops.txt").read_text("utf-8")
+    assert report()["photographs"] == {"train": 4, "valid": 2, "test": 2}
+    for split in ("train", "valid", "test"):
+        for sample in read_scenes(PREPARED, split):
+            assert sorted(sample.labels.cls.tolist()) == [2, 5]
+            assert sample.source == "party"
+    for sample in read_scenes(PREPARED, "train"):
+        assert sample.soft is not None  # the label, and the teacher's share
+        assert sample.soft.argmax(axis=1).tolist() == sample.labels.cls.tolist()
+
+
+def test_a_set_of_labelled_photographs_alone_is_enough(project: Path) -> None:
+    shutil.rmtree(project / "data/crops")
+    add_groups(project)
+    write_pin(project / "data.dvc", GROUP_RECORD)
+    stage.main()
+    assert report()["sheets"] == 0
+    assert [sample.kind for sample in read_split(PREPARED, "train")] == [Kind.SCENE] * 4
+
+
+def test_classes_that_no_set_has_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(project / "data/crops")
+    add_groups(project)
+    write_pin(project / "data.dvc", GROUP_RECORD)
+    stage.main()
+    assert "no train face of anger, contempt, fear, happy, sad, surprise in any set" in capsys.readouterr().out
+
+
+def test_photographs_alone_are_no_data_where_they_are_not_wanted(project: Path) -> None:
+    add_groups(project)
+    write_pin(project / "data.dvc", GROUP_RECORD)
+    change(project, prepare__scenes__use=False)
+    with pytest.raises(DataError, match=r"data: holds photographs only, and prepare\.scenes\.use is false"):
+        stage.main()
+
+
+def test_near_duplicates_across_sets_stay_out_of_train(project: Path) -> None:
+    add_groups(project)
+    write_pin(project / "data.dvc", CROP_RECORD, GROUP_RECORD)
+    test = next(crop for crop in CROPS if crop.split == "test")
+    save_picture(project / "data/groups/train/images/copy.png", test.image())
+    write(project / "data/groups/train/labels/copy.txt", painted_labels({(0, 0): 1}, image_wh=(96, 96)))
+    stage.main()
+    dropped = report()["near_duplicates"]["dropped"]
+    assert dropped == {"groups/train/copy.png": f"byte-identical to crops/test/{test.name}"}
+
+
+def test_votes_are_trained_on_as_they_are_and_kept_for_the_test(project: Path) -> None:
+    columns = "image,anger,contempt,disgust,fear,happy,neutral,sad,surprise,unknown,not_a_face"
+    rows = [f"{i:03d},{','.join('5' if c == i % 8 else '0' for c in range(7))},5,0,0" for i in range(20)]
+    (project / "data/crops/votes.csv").write_text("\n".join([columns, *rows]) + "\n")
+    write_pin(project / "data.dvc", set_record("crops", classes=CLASSES, emotions="votes"))
+    change(project, prepare__sheets__side=0)
+    stage.main()
+    for split in ("train", "test"):
+        for sample in read_crops(PREPARED, split):
+            cls = int(sample.image.stem) % 8
+            assert sample.soft is not None
+            np.testing.assert_allclose(sample.soft[0], np.eye(8)[[cls, 7]].mean(axis=0), atol=1e-4)
+
+
+def test_the_report_counts_faces_by_source_and_class(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_groups(project)
+    tagged = set_record("crops", classes=CLASSES, tag="plain", tags={"00": "ffhq"})
+    write_pin(project / "data.dvc", tagged, GROUP_RECORD)
+    stage.main()
+    faces = report()["faces"]
+    assert sum(faces["train"]["ffhq"].values()) == 10
+    assert sum(faces["train"]["plain"].values()) == 10
+    assert faces["test"]["party"] == {"disgust": 2, "neutral": 2}
+    lines = (PREPARE_REPORT / "faces.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "split,source,class,faces"
+    assert "test,party,disgust,2" in lines
+    assert "plain" in capsys.readouterr().out
+
+
+def test_sampling_balances_sources_within_classes(project: Path) -> None:
+    tagged = set_record("crops", classes=CLASSES, tag="plain", tags={"000": "rare"})
+    write_pin(project / "data.dvc", tagged)
+    change(project, prepare__sampling__faces=80, prepare__sampling__source_power=0.0, prepare__sampling__most_views=20)
+    change(project, prepare__framing__share=1.0)
+    stage.main()
+    shown = report()["faces_on_sheets"]
+    assert shown["rare"]["anger"] == shown["plain"]["anger"]
+    labels = [sample.labels for sample in read_split(PREPARED, "train") if sample.kind is Kind.SHEET]
+    assert sum(map(len, labels)) == sum(sum(row.values()) for row in shown.values())
 
 
 def test_two_runs_write_the_same_bytes(project: Path) -> None:
@@ -396,12 +496,12 @@ class TestRefuses:
         return exit_.value.code, capsys.readouterr().err
 
     def test_another_class_table(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        table = {"nc": 8, "names": [name.capitalize() for name in reversed(NAMES)]}
+        table = {"nc": 8, "names": [*CLASSES, "Boredom"]}
         (project / "data/crops/data.yaml").write_text(yaml.safe_dump(table))
         code, message = self.error(capsys)
         assert code == 6
         assert "data/crops/data.yaml" in message
-        assert "Surprise" in message
+        assert "'Boredom' is not in data.dvc" in message
         assert "Traceback" not in message
 
     def test_a_split_of_which_most_is_broken_and_lists_all_of_it(

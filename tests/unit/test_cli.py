@@ -65,7 +65,7 @@ def write_evaluated(root: Path) -> None:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(content)
     for i in range(8):
-        save_picture(root / paths.SAMPLE / f"scenes/images/{i}.jpg", painted({(1, 1): i}))
+        save_picture(root / paths.SAMPLE / f"sample-scenes/all/images/{i}.jpg", painted({(1, 1): i}))
 
 
 def write_params(**sections: dict[str, object]) -> None:

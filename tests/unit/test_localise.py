@@ -2,9 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.preparation.localise import face_finder, localise, locate
+from emotion_yolo.structures.images import Image
 from tests.builders import exported_model, painted, save_picture, yunet_network
 
 
@@ -71,13 +73,13 @@ def test_reports_progress_up_to_the_last_picture(detector: Path, tmp_path: Path)
 
 def test_a_missing_yunet_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"yunet\.onnx: no such file"):
-        face_finder("yunet.onnx", imgsz=96, conf=0.3, root=tmp_path)
+        face_finder(str(tmp_path / "yunet.onnx"), imgsz=96, conf=0.3)
 
 
 def test_refuses_an_onnx_file_that_is_not_yunet(tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"no network")
     with pytest.raises(ModelError, match="cannot read it as a YuNet"):
-        face_finder("other.onnx", imgsz=96, conf=0.3, root=tmp_path)
+        face_finder(str(tmp_path / "other.onnx"), imgsz=96, conf=0.3)
 
 
 def test_yunet_answers_in_pixels_of_the_crop_clipped_at_its_edges(tmp_path: Path) -> None:
@@ -95,3 +97,19 @@ def test_yunet_that_sees_no_face_answers_with_none(tmp_path: Path) -> None:
     xyxy, confidence = face_finder(str(network), imgsz=96, conf=1.1)(painted({}))
     assert xyxy.shape == (0, 4)
     assert confidence.shape == (0,)
+
+
+def test_a_crop_without_a_face_is_looked_at_again_with_a_border(tmp_path: Path) -> None:
+    # The painted network sees whole cells of 32 px: a face of 32 px that fills the crop is one only in a wider picture.
+    find = face_finder(str(exported_model(tmp_path / "model")), imgsz=96, conf=0.3)
+    picture = painted({(1, 1): 5})[16:80, 16:80]  # 64 px, the face in its middle
+
+    def only_larger(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if max(image.shape[:2]) < 96:
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+        return find(image)
+
+    assert locate(picture, only_larger) is None
+    found = locate(picture, only_larger, pad=0.25)
+    assert found is not None
+    np.testing.assert_allclose(found[0], [0.5, 0.5, 0.5, 0.5], atol=2e-2)

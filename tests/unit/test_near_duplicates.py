@@ -1,20 +1,18 @@
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from emotion_yolo.data.cards import SPLITS, DatasetCard
+from emotion_yolo.data.cards import SPLITS
 from emotion_yolo.preparation.checks import Record, scan
 from emotion_yolo.preparation.near_duplicates import NearDuplicateReport, resolve_near_duplicates
 from emotion_yolo.structures.labels import Labels
-
-CARD = DatasetCard(
-    name="t", title="T", kind="crops", origin="here", licence="CC0", citation="none", classes=("Anger", "Sad", "Fear")
-)
+from tests.builders import set_record
 
 
 def photo(seed: int) -> Image.Image:
@@ -39,7 +37,9 @@ def records(root: Path, pictures: Mapping[str, tuple[bytes, int]]) -> tuple[Reco
         split, stem = name.split("/")
         (root / split / "images" / f"{stem}.jpg").write_bytes(data)
         (root / split / "labels" / f"{stem}.txt").write_text(f"{cls} 0.5 0.5 1 1\n")
-    return scan(root, card=CARD, workers=1).records
+    classes = {"Anger": "anger", "Sad": "sad", "Fear": "fear"}
+    found = scan(root, record=set_record("tiny", classes=classes), workers=1)
+    return tuple(replace(record, set="") for record in found.records)
 
 
 def resolve(
@@ -246,3 +246,11 @@ def test_the_report_goes_into_json(tmp_path: Path) -> None:
     assert answer["dropped"] == {"train/a.jpg": "byte-identical to test/a.jpg"}
     assert answer["counts"]["dropped_train"] == 1
     assert 0 < answer["min_correlation"] < 1
+
+
+def test_near_duplicates_are_found_across_sets() -> None:
+    one = replace(record("test/a", phash=7, thumb=thumb(1)), set="one")
+    two = replace(record("train/b", phash=7, thumb=thumb(1)), set="two")
+    report = resolve_near_duplicates([two, one], distance=4)
+    assert report.kept == (one,)
+    assert report.dropped == {"two/train/b": "near-duplicate of one/test/a (distance 0)"}

@@ -91,7 +91,7 @@ def test_all_findings_are_reported_a_line_each(changed: Write) -> None:
     [
         ("prepare__workers", -1),
         ("prepare__near_duplicate_distance", 17),
-        ("prepare__localise__not_found", "ignore"),
+        ("prepare__localise__train_boxes", "loose"),
         ("prepare__localise__conf", 1.5),
         ("prepare__scenes__use", "yes"),
         ("prepare__scenes__min_face", -1),
@@ -125,6 +125,18 @@ def test_scenes_leave_some_for_training(changed: Write, shares: tuple[float, flo
     message = complaint(changed(prepare__scenes__valid=valid, prepare__scenes__test=test))
     assert "prepare.scenes: " in message
     assert "expected below 1" in message
+
+
+def test_parts_of_scenes_are_shares_of_all(changed: Write) -> None:
+    message = complaint(changed(prepare__scenes__cut=0.6, prepare__scenes__zoomed=0.5))
+    assert "prepare.scenes: " in message
+    assert "cut + zoomed is 1.1, expected at most 1" in message
+
+
+def test_the_least_face_is_not_above_the_largest(changed: Write) -> None:
+    message = complaint(changed(prepare__framing__low=0.9, prepare__framing__high=0.5))
+    assert "prepare.framing: " in message
+    assert "low is 0.9, expected at most high, 0.5" in message
 
 
 @pytest.mark.parametrize("value", [0.00001, 2e-7, 1e-10])

@@ -25,6 +25,7 @@ from emotion_yolo.structures.boxes import iou_matrix, xywhn_to_xyxy
 from emotion_yolo.structures.emotions import Emotion
 
 BUNDLED = Path(__file__).parents[2] / "datasets" / "sample"
+FEW = {"train": 1, "valid": 0, "test": 1}
 SMALL = {"train": 24, "valid": 8, "test": 16}
 CLASSES = ["Anger", "Contempt", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"]
 
@@ -32,7 +33,7 @@ CLASSES = ["Anger", "Contempt", "Disgust", "Fear", "Happy", "Neutral", "Sad", "S
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
-    generate_sample(folder, seed=0, crop_counts=SMALL, scene_count=3)
+    generate_sample(folder, seed=0, crop_counts=SMALL, scene_count=3, group_counts=FEW)
     return folder
 
 
@@ -49,7 +50,7 @@ def decoded(jpeg: bytes) -> NDArray[np.int16]:
 def digests(split: str) -> dict[str, str]:
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (BUNDLED / "crops" / split / "images").iterdir()
+        for path in (BUNDLED / "sample" / split / "images").iterdir()
     }
 
 
@@ -57,7 +58,7 @@ def digests(split: str) -> dict[str, str]:
 
 
 def test_two_runs_write_the_same_bytes(small: Path, tmp_path: Path) -> None:
-    generate_sample(tmp_path, seed=0, crop_counts=SMALL, scene_count=3)
+    generate_sample(tmp_path, seed=0, crop_counts=SMALL, scene_count=3, group_counts=FEW)
     assert contents(tmp_path) == contents(small)
 
 
@@ -68,7 +69,7 @@ def test_another_seed_draws_other_pictures(small: Path) -> None:
 
 def test_a_picture_does_not_depend_on_how_many_others_are_drawn(small: Path) -> None:
     file = crop_file("test", 5, seed=0)
-    assert (small / "crops" / "test" / "images" / f"{file.name}.jpg").read_bytes() == file.jpeg
+    assert (small / "sample" / "test" / "images" / f"{file.name}.jpg").read_bytes() == file.jpeg
 
 
 def test_splits_draw_different_pictures_at_the_same_index() -> None:
@@ -77,9 +78,9 @@ def test_splits_draw_different_pictures_at_the_same_index() -> None:
 
 def test_small_sample_has_the_counts_asked_for(small: Path) -> None:
     for split, count in SMALL.items():
-        assert len(list((small / "crops" / split / "images").iterdir())) == count
-        assert len(list((small / "crops" / split / "labels").iterdir())) == count
-    assert len(list((small / "scenes" / "images").iterdir())) == 3
+        assert len(list((small / "sample" / split / "images").iterdir())) == count
+        assert len(list((small / "sample" / split / "labels").iterdir())) == count
+    assert len(list((small / "sample-scenes" / "all" / "images").iterdir())) == 3
 
 
 def test_readme_lists_only_near_duplicates_that_were_written(small: Path) -> None:
@@ -155,7 +156,7 @@ def test_bundled_sample_is_at_most_6_mb() -> None:
 
 @pytest.mark.parametrize(("split", "count"), list(CROP_COUNTS.items()))
 def test_bundled_split_is_complete_balanced_and_in_affectnets_form(split: str, count: int) -> None:
-    folder = BUNDLED / "crops" / split
+    folder = BUNDLED / "sample" / split
     images = sorted(path.stem for path in (folder / "images").glob("*.jpg"))
     labels = sorted((folder / "labels").glob("*.txt"))
     assert images == [path.stem for path in labels] and len(images) == count
@@ -166,7 +167,7 @@ def test_bundled_split_is_complete_balanced_and_in_affectnets_form(split: str, c
 
 
 def test_bundled_class_tables() -> None:
-    crops = yaml.safe_load((BUNDLED / "crops" / "data.yaml").read_text(encoding="utf-8"))
+    crops = yaml.safe_load((BUNDLED / "sample" / "data.yaml").read_text(encoding="utf-8"))
     assert crops == {
         "train": "train/images",
         "val": "valid/images",
@@ -174,18 +175,18 @@ def test_bundled_class_tables() -> None:
         "nc": 8,
         "names": CLASSES,
     }
-    scenes = yaml.safe_load((BUNDLED / "scenes" / "data.yaml").read_text(encoding="utf-8"))
+    scenes = yaml.safe_load((BUNDLED / "sample-scenes" / "data.yaml").read_text(encoding="utf-8"))
     assert scenes["names"] == ["face"] and scenes["nc"] == 1 and "path" not in scenes
 
 
 def test_bundled_scenes_have_one_to_six_true_boxes_each() -> None:
-    images = sorted((BUNDLED / "scenes" / "images").glob("*.jpg"))
+    images = sorted((BUNDLED / "sample-scenes" / "all" / "images").glob("*.jpg"))
     assert len(images) == SCENE_COUNT
     counts: Counter[int] = Counter()
     for path in images:
         height, width = decoded(path.read_bytes()).shape[:2]
         assert max(height, width) <= 416
-        rows = np.loadtxt(BUNDLED / "scenes" / "labels" / f"{path.stem}.txt", ndmin=2)
+        rows = np.loadtxt(BUNDLED / "sample-scenes" / "all" / "labels" / f"{path.stem}.txt", ndmin=2)
         counts[len(rows)] += 1
         assert (rows[:, 0] == 0).all()
         boxes = xywhn_to_xyxy(rows[:, 1:], image_wh=(width, height))
@@ -196,7 +197,7 @@ def test_bundled_scenes_have_one_to_six_true_boxes_each() -> None:
 
 def test_ffhq_names_are_frequent_among_the_happy_and_rare_among_the_frightened() -> None:
     shares: dict[Emotion, list[bool]] = {emotion: [] for emotion in Emotion}
-    for path in (BUNDLED / "crops" / "train" / "labels").iterdir():
+    for path in (BUNDLED / "sample" / "train" / "labels").iterdir():
         shares[Emotion(int(path.read_text(encoding="utf-8").split()[0]))].append(path.stem.startswith("ffhq_"))
     assert np.mean(shares[Emotion.HAPPY]) > 0.7
     assert np.mean(shares[Emotion.FEAR]) < 0.15
@@ -236,18 +237,18 @@ def test_planted_near_duplicate_shows_the_same_face_and_class(planted: PlantedNe
 )
 def test_bundled_crop_is_what_the_generator_draws(split: str, index: int) -> None:
     file = crop_file(split, index, seed=0)
-    committed = (BUNDLED / "crops" / split / "images" / f"{file.name}.jpg").read_bytes()
+    committed = (BUNDLED / "sample" / split / "images" / f"{file.name}.jpg").read_bytes()
     # Other versions of NumPy and OpenCV may round otherwise: pixels are compared, not bytes.
     assert np.abs(decoded(committed) - decoded(file.jpeg)).mean() < 2
-    label = (BUNDLED / "crops" / split / "labels" / f"{file.name}.txt").read_text(encoding="utf-8")
+    label = (BUNDLED / "sample" / split / "labels" / f"{file.name}.txt").read_text(encoding="utf-8")
     assert label == f"{int(file.emotion)} {FULL_FRAME}\n"
 
 
 def test_bundled_scene_is_what_the_generator_draws() -> None:
     scene = compose_scene(random_generator(0, "scenes", 7))
-    committed = decoded((BUNDLED / "scenes" / "images" / "scene_007.jpg").read_bytes())
+    committed = decoded((BUNDLED / "sample-scenes" / "all" / "images" / "scene_007.jpg").read_bytes())
     assert np.abs(committed - scene.image[..., ::-1].astype(np.int16)).mean() < 4
-    rows = np.loadtxt(BUNDLED / "scenes" / "labels" / "scene_007.txt", ndmin=2)
+    rows = np.loadtxt(BUNDLED / "sample-scenes" / "all" / "labels" / "scene_007.txt", ndmin=2)
     height, width = committed.shape[:2]
     np.testing.assert_allclose(xywhn_to_xyxy(rows[:, 1:], image_wh=(width, height)), scene.faces_xyxy, atol=0.5)
 

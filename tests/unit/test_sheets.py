@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from emotion_yolo.data.sheets import compose_sheet, degraded, plan_sheets, shrink_scene, split_scenes
+from emotion_yolo.data.sheets import compose_sheet, compressed, degraded, plan_sheets, shrink_scene, split_scenes
 from emotion_yolo.structures.boxes import xywhn_to_xyxy
 from emotion_yolo.structures.labels import Labels
 from tests.builders import labels_of
@@ -66,10 +66,11 @@ def test_the_order_in_which_scenes_are_listed_does_not_move_them() -> None:
 
 def test_a_scene_is_scaled_down_to_its_long_side_and_never_up() -> None:
     labels = labels_of([8], [[100, 100, 200, 220]], image_wh=(800, 400))
-    image, kept = shrink_scene(np.zeros((400, 800, 3), np.uint8), labels, size=400, min_face=8)
+    image, kept, stays = shrink_scene(np.zeros((400, 800, 3), np.uint8), labels, size=400, min_face=8)
     assert image.shape == (200, 400, 3)
     np.testing.assert_allclose(kept.xywhn, labels.xywhn)
-    image, _ = shrink_scene(np.zeros((100, 50, 3), np.uint8), labels, size=400, min_face=0)
+    assert stays.tolist() == [True]
+    image, _, _ = shrink_scene(np.zeros((100, 50, 3), np.uint8), labels, size=400, min_face=0)
     assert image.shape == (100, 50, 3)
 
 
@@ -78,9 +79,10 @@ def test_faces_too_small_after_scaling_are_blurred_out_and_lose_their_label(heig
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (200, 200, 3), np.uint8)
     labels = labels_of([8], [[20, 20, 32, 20 + height]], image_wh=(200, 200))
-    out, kept = shrink_scene(image, labels, size=200, min_face=16)
+    out, kept, mask = shrink_scene(image, labels, size=200, min_face=16)
     face = out[21 : 20 + height - 1, 21:31]
     assert len(kept) == stays
+    assert mask.tolist() == [stays]
     assert bool(face.std(axis=(0, 1)).max() < 1) != stays
     np.testing.assert_array_equal(out[60:], image[60:])
 
@@ -105,3 +107,15 @@ def test_degraded_pictures_keep_their_shape_and_what_they_show() -> None:
     # Dark ones are dark in the middle of the square, the others nearly as bright as before: several ways were drawn.
     middles = np.asarray([each[40, 40].mean() for each in changed])
     assert 0 < (middles < 160).sum() < 20
+
+
+def test_compression_keeps_light_better_than_it_would_with_red_and_blue_exchanged() -> None:
+    # JPEG weighs red 0.299 and blue 0.114 in the light that it keeps, and halves the resolution of the rest.
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    exchanged = compressed(np.ascontiguousarray(image[..., ::-1]), quality=95)[..., ::-1]
+    weights = np.asarray([0.299, 0.587, 0.114])
+
+    def lost(after: np.ndarray) -> float:
+        return float(np.abs(after @ weights - image @ weights).mean())
+
+    assert lost(compressed(image, quality=95)) < 0.5 * lost(exchanged)

@@ -20,10 +20,10 @@ from emotion_yolo.structures.labels import Labels
 
 @dataclass(frozen=True)
 class SheetPlan:
-    """Which crops (by index) make up one sheet of `grid` × `grid` tiles, row by row."""
+    """Which crops (by index) make up one sheet of `grid` × `grid` tiles, row by row; None is a tile without a face."""
 
     grid: int
-    members: tuple[int, ...]
+    members: tuple[int | None, ...]
 
 
 def plan_sheets(count: int, *, grids: Sequence[int], seed: int, rounds: int = 1) -> list[SheetPlan]:
@@ -76,14 +76,20 @@ def degraded(image: Image, rng: np.random.Generator) -> Image:
             )
             changed = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
         case 2:
-            _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(8, 40))])
-            changed = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+            changed = compressed(image, quality=int(rng.integers(8, 40)))
         case 3:
             changed = cv2.convertScaleAbs(image, alpha=rng.uniform(0.25, 0.7))
         case _:
             noise = rng.normal(0, rng.uniform(5, 20), image.shape)
             changed = np.clip(image + noise, 0, 255)
     return np.asarray(changed, np.uint8)
+
+
+def compressed(image: Image, *, quality: int) -> Image:
+    """Return an RGB picture after JPEG compression."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # JPEG coarsens chroma: the order of the channels matters
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def split_scenes(names: Sequence[str], *, valid: float, test: float, seed: int) -> dict[str, Split]:
@@ -97,11 +103,11 @@ def split_scenes(names: Sequence[str], *, valid: float, test: float, seed: int) 
     }
 
 
-def shrink_scene(image: Image, labels: Labels, *, size: int, min_face: int) -> tuple[Image, Labels]:
+def shrink_scene(image: Image, labels: Labels, *, size: int, min_face: int) -> tuple[Image, Labels, NDArray[np.bool_]]:
     """Scale a scene so that its long side is at most `size` px, and blur out faces that end up below `min_face` px.
 
     A face of a few pixels can be neither taught nor left as background: it is blurred beyond recognition instead, and
-    loses its label.
+    loses its label. Also returns which of the labels [N] stay.
     """
     height, width = image.shape[:2]
     scale = min(size / max(height, width), 1.0)
@@ -114,7 +120,7 @@ def shrink_scene(image: Image, labels: Labels, *, size: int, min_face: int) -> t
     image = image.copy()
     for x1, y1, x2, y2 in _whole_pixels(xyxy[small], (new_w, new_h)):
         image[y1:y2, x1:x2] = image[y1:y2, x1:x2].mean(axis=(0, 1)).astype(np.uint8)
-    return image, Labels(labels.cls[~small], labels.xywhn[~small])
+    return image, Labels(labels.cls[~small], labels.xywhn[~small]), ~small
 
 
 def _whole_pixels(xyxy: NDArray[np.float64], image_wh: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:

@@ -27,6 +27,7 @@ from emotion_yolo.expression.face_net import SIDE, FaceNet, Weights, face_net
 from emotion_yolo.inference.calibration import fit_temperature
 from emotion_yolo.onnx_store import store_in_half
 from emotion_yolo.params import Classifier
+from emotion_yolo.structures.emotions import FACE_ID
 from emotion_yolo.structures.images import CROP_SIDE
 
 OnEpoch = Callable[[int, float, float], None]
@@ -47,6 +48,7 @@ class Crops:
         Raises:
             DataError: no pictures of one named face among them.
         """
+        samples = [sample for sample in samples if FACE_ID not in sample.labels.cls]
         if not samples:
             raise DataError("no single crops in the train split; prepare it with prepare.sheets.singles: 1.0")
         pictures = [

@@ -78,6 +78,7 @@ class Scene:
 
     image: NDArray[np.uint8]  # [h, w, 3], RGB
     faces_xyxy: NDArray[np.float64]  # [N, 4], pixels, inside the picture
+    emotions: tuple[Emotion, ...]  # N
 
 
 def random_generator(seed: int, split: str, index: int) -> np.random.Generator:
@@ -119,6 +120,7 @@ def compose_scene(rng: np.random.Generator) -> Scene:
     largest = 0.42 * min(width, height) / wanted**0.45  # face height, pixels
     scales = np.sort(largest * rng.uniform(0.3, 1.0, wanted)) / _FACE_HEIGHT
     boxes: list[tuple[float, float, float, float]] = []
+    emotions: list[Emotion] = []
     for scale in scales.tolist():  # the nearest, hence largest, last: it may hide what lies behind it, but no face
         centre = _free_place(rng, scale, (width, height), boxes)
         if centre is None:
@@ -127,9 +129,11 @@ def compose_scene(rng: np.random.Generator) -> Scene:
         identity, units = random_identity(rng), random_units(emotion, rng)
         pose = random_pose(rng, still=False)
         boxes.append(draw_face(canvas, identity, units, pose, light, centre_xy=centre, pixels_per_unit=scale))
+        emotions.append(emotion)
     shrunk = np.asarray(cv2.resize(canvas, image_wh, interpolation=cv2.INTER_AREA), np.float32)
     faces = clip_xyxy(np.array(boxes, np.float64) / _OVERSAMPLING, image_wh=image_wh)
-    return Scene(image=_photograph(shrunk, rng, clean=False), faces_xyxy=np.asarray(faces, np.float64))
+    image = _photograph(shrunk, rng, clean=False)
+    return Scene(image=image, faces_xyxy=np.asarray(faces, np.float64), emotions=tuple(emotions))
 
 
 def _free_place(

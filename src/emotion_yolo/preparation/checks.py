@@ -7,22 +7,25 @@ is wrong that training on the rest would be. The raw folder is only ever read.
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import imagehash
-import yaml
+import numpy as np
 from PIL import Image, ImageOps
 
-from emotion_yolo.data.cards import SPLITS, DatasetCard, Split
-from emotion_yolo.errors import DataError, ImageError, LayoutError
+from emotion_yolo.data.cards import SPLITS, Split
+from emotion_yolo.data.prepared import CLASSES, SoftLabels
+from emotion_yolo.data.sets import DATA_YAML, UNDEALT, SetRecord, class_ids, read_class_names
+from emotion_yolo.data.votes import Votes, read_votes
+from emotion_yolo.errors import DataError, ImageError, LabelError, LayoutError
 from emotion_yolo.imaging import LOCAL, decode
 from emotion_yolo.pools import map_in_processes
-from emotion_yolo.structures.emotions import from_name
+from emotion_yolo.structures.emotions import FACE_ID, Emotion
 from emotion_yolo.structures.images import SUFFIXES
-from emotion_yolo.structures.labels import Finding, Labels, parse
+from emotion_yolo.structures.labels import Finding, Labels, parse, read_text
 
 THUMB_SIDE = 32
 """Side in pixels of the grey thumbnail of a record; the size `imagehash.phash` itself works on."""
@@ -33,11 +36,11 @@ _LISTED = 20  # findings in an error message
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One good picture of the raw set; scenes come without splits and are all `train`.
+    """One good picture of a raw set; class ids are ours, 0-7 or `FACE_ID`.
 
-    `image_wh` is the size in pixels after EXIF orientation, `sha256` that of the file's bytes, `phash` a 64-bit
-    perceptual hash and `phash_mirrored` that of its mirror image, `thumb` the picture in 32 × 32 grey
-    bytes, row by row.
+    Pictures of a set that `prepare` deals out are all `train` at first. `image_wh` is the size in pixels after EXIF
+    orientation, `sha256` that of the file's bytes, `phash` a 64-bit perceptual hash and `phash_mirrored` that of its
+    mirror image, `thumb` the picture in 32 × 32 grey bytes, row by row.
     """
 
     split: Split
@@ -48,25 +51,31 @@ class Record:
     phash: int
     phash_mirrored: int
     thumb: bytes
+    set: str = ""
+    source: str = ""
+    soft: SoftLabels | None = None
+    """[1, 8] of a picture that annotators voted on."""
 
     @property
     def name(self) -> str:
-        """Return `split/file name`, as reports call the picture."""
-        return f"{self.split}/{self.image.name}"
+        """Return `set/split/file name`, as reports call the picture."""
+        return "/".join(part for part in (self.set, self.split, self.image.name) if part)
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
     """What was found in a raw folder; the same for any number of processes.
 
-    `records` and `findings` are sorted, `quarantined` holds relative picture paths with the reason why they are left
-    out, `counts` the good pictures by split and class name (of scenes: pictures that hold the class).
+    `records` and `findings` are sorted. `quarantined` holds relative picture paths with the reason why they are left
+    out; `ignored` those of pictures whose classes are all ignored, or whose annotators saw no expression in them.
+    `counts` are the good pictures by split and class name; one with several classes counts for each.
     """
 
     root: Path
     records: tuple[Record, ...]
     findings: tuple[Finding, ...]
     quarantined: dict[str, str]
+    ignored: tuple[str, ...]
     counts: dict[str, dict[str, int]]
 
 
@@ -77,34 +86,48 @@ class _Item:
     split: Split
     image: str
     label: str
+    votes: Votes | None
 
 
-def scan(root: Path, *, card: DatasetCard, workers: int, progress: Callable[[int, int], None] | None = None) -> Scan:
+@dataclass(frozen=True)
+class _Rules:
+    """What every picture of a set is read by; `ids` maps class ids of its label files to ours."""
+
+    root: Path
+    record: SetRecord
+    class_names: tuple[str, ...]
+    ids: dict[int, int]
+
+
+def scan(root: Path, *, record: SetRecord, workers: int, progress: Callable[[int, int], None] | None = None) -> Scan:
     """Check all of a raw set; `workers` 0 takes a process for each core, `progress` gets (done, total) pictures.
 
     Raises:
-        LayoutError: a folder of another layout, or another class table than the card's.
+        LayoutError: a folder of another layout, or with classes that its record does not know.
     """
     root = root.resolve()
-    _check_class_table(root, card)
-    items, unpaired, findings = _list_items(root, card)
+    rules = _Rules(root, record, tuple(read_class_names(root / DATA_YAML).values()), class_ids(record, root))
+    items, unpaired, findings = _list_items(root)
     records: list[Record] = []
+    ignored: list[str] = []
     quarantined = {finding.where: str(finding) for finding in unpaired}
     findings += unpaired
-    examine = partial(_examine, root=root, class_names=card.classes, kind=card.kind)
+    examine = partial(_examine, rules=rules)
     outcomes = map_in_processes(examine, items, workers=workers)
     for done, (item, outcome) in enumerate(zip(items, outcomes, strict=True), start=1):
         if isinstance(outcome, Record):
             records.append(outcome)
+        elif outcome is None:
+            ignored.append(item.image)
         else:
             findings += outcome
             quarantined[item.image] = "; ".join(str(f) for f in outcome)
         if progress:
             progress(done, len(items))
-    counts = _count(records, card)
-    findings += [*_compare_counts(counts, card), *_find_recurring_names(items)]
+    findings += _find_recurring_names(items)
     findings.sort(key=_finding_order)
-    return Scan(root, tuple(records), tuple(findings), quarantined, counts)
+    counts = _count(records, sorted({item.split for item in items}, key=SPLITS.index))
+    return Scan(root, tuple(records), tuple(findings), quarantined, tuple(ignored), counts)
 
 
 def stop_if_untrainable(found: Scan, *, report: Path) -> None:
@@ -114,11 +137,11 @@ def stop_if_untrainable(found: Scan, *, report: Path) -> None:
         DataError: a split without pictures, no label at all, or more than half of a split quarantined.
     """
     reasons = []
-    for split in found.counts:
-        prefix = f"{split}/" if len(found.counts) > 1 else ""  # scenes have no folder per split
-        good = sum(record.split == split for record in found.records)
-        bad = sum(path.startswith(prefix) for path in found.quarantined)
-        where = found.root / prefix
+    for folder in _split_folders(found.root):
+        good = sum(record.image.is_relative_to(found.root / folder) for record in found.records)
+        good += sum(path.startswith(f"{folder}/") for path in found.ignored)
+        bad = sum(path.startswith(f"{folder}/") for path in found.quarantined)
+        where = found.root / folder
         if good + bad == 0:
             reasons.append(f"{where}: no picture there; expected at least one; complete the set")
         elif bad > good:
@@ -134,92 +157,83 @@ def stop_if_untrainable(found: Scan, *, report: Path) -> None:
     raise DataError("\n".join(lines))
 
 
-def _check_class_table(root: Path, card: DatasetCard) -> None:
-    path = root / "data.yaml"
-    if not path.is_file():
-        if card.kind == "scenes":  # one class, and no split to name: scenes need no data.yaml
-            return
-        raise LayoutError(f"{path}: not there; expected the class table of a YOLO-format set; pull the whole set")
-    try:
-        table = yaml.safe_load(path.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LayoutError(f"{path}: cannot be read as YAML ({error}); correct or replace it") from error
-    names = table.get("names") if isinstance(table, Mapping) else None
-    if isinstance(names, Mapping):  # Ultralytics takes both a list and {id: name}
-        names = [names.get(cls) for cls in range(len(names))]
-    if not isinstance(names, list) or [_plain(n) for n in names] != [_plain(n) for n in card.classes]:
-        raise LayoutError(
-            f"{path}: names: got {names}, expected {list(card.classes)} (configs/datasets/{card.name}.yaml); "
-            "another class table means other labels: correct data.yaml, or write a card for this set"
-        )
+def _split_folders(root: Path) -> list[str]:
+    return [name for name in (*SPLITS, UNDEALT) if (root / name).is_dir()]
 
 
-def _plain(name: object) -> object:
-    """Return what a class name means: case and the aliases of other sets do not make another class table."""
-    emotion = from_name(str(name))
-    return str(name).strip().lower() if emotion is None else emotion
-
-
-def _list_items(root: Path, card: DatasetCard) -> tuple[list[_Item], list[Finding], list[Finding]]:
+def _list_items(root: Path) -> tuple[list[_Item], list[Finding], list[Finding]]:
     """Pair pictures with label files.
 
     Returns the pairs, a finding for each picture that cannot be paired, and those on other files.
     """
-    folders: list[tuple[Split, str]] = [("train", "")] if card.kind == "scenes" else [(s, f"{s}/") for s in SPLITS]
-    if missing := [f"{p}{kind}" for _, p in folders for kind in ("images", "labels") if not (root / p / kind).is_dir()]:
+    folders = _split_folders(root)
+    missing = [
+        f"{name}/{kind}" for name in folders for kind in ("images", "labels") if not (root / name / kind).is_dir()
+    ]
+    if not {"train", UNDEALT} & set(folders) or missing:
         there = ", ".join(sorted(path.name for path in root.iterdir())[:10]) if root.is_dir() else "no such folder"
+        wanted = ", ".join(missing) or f"train/images and train/labels, or {UNDEALT}/images and {UNDEALT}/labels"
         raise LayoutError(
-            f"{root}: got {there or 'an empty folder'}, expected the folders {', '.join(missing)}; "
-            "point to the folder that holds them, or rename yours"
+            f"{root}: got {there or 'an empty folder'}, expected the folders {wanted}; "
+            "pull the set again: emotion-yolo pull SOURCE"
         )
+    votes = read_votes(root)
     items: list[_Item] = []
     unpaired: list[Finding] = []
     findings: list[Finding] = []
-    for split, prefix in folders:
-        images, stray = _list_files(root / prefix / "images", SUFFIXES)
-        labels, stray_labels = _list_files(root / prefix / "labels", frozenset({".txt"}))
-        others = [*(f"{prefix}images/{name}" for name in stray), *(f"{prefix}labels/{name}" for name in stray_labels)]
+    for folder in folders:
+        split: Split = next((split for split in SPLITS if split == folder), "train")
+        images, stray = _list_files(root / folder / "images", SUFFIXES)
+        labels, stray_labels = _list_files(root / folder / "labels", frozenset({".txt"}))
+        others = [*(f"{folder}/images/{name}" for name in stray), *(f"{folder}/labels/{name}" for name in stray_labels)]
         message = "not a picture in images, or a .txt file in labels; passed over"
         findings += [Finding(other, "stray_file", message) for other in others]
-        by_stem = {Path(name).stem: f"{prefix}labels/{name}" for name in labels}
-        pictures = Counter(Path(name).stem for name in images)
+        by_stem = {_stem(name): f"{folder}/labels/{name}" for name in labels}
+        pictures = Counter(_stem(name) for name in images)
         for name in images:
-            image, stem = f"{prefix}images/{name}", Path(name).stem
+            image, stem = f"{folder}/images/{name}", _stem(name)
             if pictures[stem] > 1:
                 message = (
                     f"shares {by_stem.get(stem, 'its label')} with another picture {stem}.*; rename one with its label"
                 )
                 unpaired.append(Finding(image, "shared_label", message))
             elif stem not in by_stem:
-                message = f"no {prefix}labels/{stem}.txt; restore the label file, or drop the picture"
+                message = f"no {folder}/labels/{stem}.txt; restore the label file, or drop the picture"
                 unpaired.append(Finding(image, "missing_label", message))
             else:
-                items.append(_Item(split, image, by_stem[stem]))
+                items.append(_Item(split, image, by_stem[stem], votes.get(Path(stem).name)))
         for stem in sorted(by_stem.keys() - pictures.keys()):
-            message = f"no picture {prefix}images/{stem}.*; restore it, or drop the label file"
+            message = f"no picture {folder}/images/{stem}.*; restore it, or drop the label file"
             findings.append(Finding(by_stem[stem], "orphan_label", message))
     return items, unpaired, findings
 
 
+def _stem(name: str) -> str:
+    """Return a path below images/ or labels/ without its suffix."""
+    return Path(name).with_suffix("").as_posix()
+
+
 def _list_files(folder: Path, suffixes: frozenset[str]) -> tuple[list[str], list[str]]:
-    """Return the sorted names of a folder's files with one of the suffixes, and of everything else in it."""
+    """Return the sorted paths of the files below a folder that have one of the suffixes, and of all others."""
     good: list[str] = []
     other: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.endswith(".cache"):  # a desktop's or Ultralytics' own
+    for below, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if name.startswith(".") or name.endswith(".cache"):  # a desktop's or Ultralytics' own
                 continue
-            wanted = entry.is_file() and Path(entry.name).suffix.lower() in suffixes
-            (good if wanted else other).append(entry.name)
+            path = Path(below, name)
+            wanted = path.is_file() and path.suffix.lower() in suffixes
+            (good if wanted else other).append(path.relative_to(folder).as_posix())
     return sorted(good), sorted(other)
 
 
-def _examine(item: _Item, *, root: Path, class_names: Sequence[str], kind: str) -> Record | list[Finding]:
-    """Read one picture and its labels, or say all that is wrong with them."""
+def _examine(item: _Item, *, rules: _Rules) -> Record | list[Finding] | None:
+    """Read one picture and its labels, or say all that is wrong with them; None if its classes are all ignored."""
     findings: list[Finding] = []
-    labels = _read_labels(item, root, class_names, kind, findings)
+    raw = _read_labels(item, rules, findings)
     try:
-        data = (root / item.image).read_bytes()
+        data = (rules.root / item.image).read_bytes()
         image = Image.fromarray(decode(data, LOCAL).pixels)
         if min(image.size) < _MIN_SIDE:
             raise ImageError(f"{image.width}×{image.height} px; expected at least {_MIN_SIDE} a side; drop it")
@@ -228,18 +242,39 @@ def _examine(item: _Item, *, root: Path, class_names: Sequence[str], kind: str) 
         findings.append(Finding(item.image, "unreadable_image", f"cannot be read ({error.strerror}); restore it"))
     except ImageError as error:
         findings.append(Finding(item.image, "unreadable_image", str(error)))
-    if findings or labels is None:
+    if findings or raw is None:
         return findings
+    labels = _mapped(raw, rules.ids)
+    if len(raw) and not len(labels):
+        return None
+    soft = None
+    if item.votes is not None and len(labels) == 1:
+        if not item.votes.usable:
+            return None
+        cls = int(labels.cls[0])
+        cls = item.votes.majority(Emotion(cls) if cls != FACE_ID else None)
+        labels, soft = Labels(np.asarray([cls], np.int64), labels.xywhn), item.votes.soft[None]
+    name = Path(item.image).name
     return Record(
         split=item.split,
-        image=root / item.image,
+        image=rules.root / item.image,
         labels=labels,
         image_wh=image.size,
         sha256=hashlib.sha256(data).hexdigest(),
         phash=_phash(grey),
         phash_mirrored=_phash(ImageOps.mirror(grey)),
         thumb=grey.tobytes(),
+        set=rules.record.name,
+        source=rules.record.source_tag(name),
+        soft=soft,
     )
+
+
+def _mapped(labels: Labels, ids: dict[int, int]) -> Labels:
+    """Return the labels whose class is not ignored, with our class ids."""
+    kept = np.asarray([cls in ids for cls in labels.cls.tolist()], bool)
+    cls = [ids[cls] for cls in labels.cls[kept].tolist()]
+    return Labels(np.asarray(cls, np.int64), labels.xywhn[kept])
 
 
 @dataclass(frozen=True)
@@ -257,7 +292,11 @@ def fingerprint(data: bytes) -> Fingerprint:
     Raises:
         ImageError: it cannot be decoded.
     """
-    grey = Image.fromarray(decode(data, LOCAL).pixels).convert("L").resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS)
+    grey = (
+        Image.fromarray(decode(data, LOCAL).pixels)
+        .convert("L")
+        .resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS)
+    )
     return Fingerprint(_phash(grey), _phash(ImageOps.mirror(grey)), grey.tobytes())
 
 
@@ -265,48 +304,40 @@ def _phash(grey: Image.Image) -> int:
     return int(str(imagehash.phash(grey)), 16)
 
 
-def _read_labels(
-    item: _Item, root: Path, class_names: Sequence[str], kind: str, findings: list[Finding]
-) -> Labels | None:
+def _read_labels(item: _Item, rules: _Rules, findings: list[Finding]) -> Labels | None:
     try:
-        text = (root / item.label).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        findings.append(Finding(item.label, "unreadable_label", f"cannot be read as text ({error}); restore it"))
+        text = read_text(rules.root / item.label)
+    except LabelError:
+        findings.append(Finding(item.label, "unreadable_label", "cannot be read as text; restore it"))
         return None
-    labels, bad_lines = parse(text, where=item.label, class_names=class_names)
+    labels, bad_lines = parse(text, where=item.label, class_names=rules.class_names)
     findings += bad_lines
-    if kind == "crops" and not bad_lines and len(labels) != 1:
+    if rules.record.boxes == "frame" and not bad_lines and len(labels) != 1:
         if len(labels) == 0:
             code, message = "empty_label", "no line; expected one face; add it, or drop the picture"
         else:
             code = "several_faces"
-            message = f"{len(labels)} faces; expected one in a set of crops; use a card of kind scenes, or drop it"
+            message = (
+                f"{len(labels)} faces; expected one in a set whose boxes are the whole picture; "
+                "set boxes: tight in its card, or drop it"
+            )
         findings.append(Finding(item.label, code, message))
     return labels
 
 
-def _count(records: Sequence[Record], card: DatasetCard) -> dict[str, dict[str, int]]:
-    splits: tuple[Split, ...] = ("train",) if card.kind == "scenes" else SPLITS
-    counts: dict[str, dict[str, int]] = {split: dict.fromkeys(card.classes, 0) for split in splits}
+def _count(records: Sequence[Record], splits: Sequence[Split]) -> dict[str, dict[str, int]]:
+    present = sorted({cls for record in records for cls in record.labels.cls.tolist()})
+    counts: dict[str, dict[str, int]] = {split: {CLASSES[cls]: 0 for cls in present} for split in splits}
     for record in records:
         for cls in set(record.labels.cls.tolist()):
-            counts[record.split][card.classes[cls]] += 1
+            counts[record.split][CLASSES[cls]] += 1
     return counts
 
 
-def _compare_counts(counts: dict[str, dict[str, int]], card: DatasetCard) -> Iterator[Finding]:
-    for split, expected in (card.counts or {}).items():
-        got = counts.get(split, {})
-        for name in sorted({*expected, *got}):
-            if got.get(name, 0) != expected.get(name, 0):
-                message = f"{got.get(name, 0):,} good pictures of {name}; the card expects {expected.get(name, 0):,}"
-                yield Finding(split, "count_differs", message)
-
-
 def _find_recurring_names(items: Sequence[_Item]) -> Iterator[Finding]:
-    splits: defaultdict[str, list[str]] = defaultdict(list)
+    splits: defaultdict[str, set[str]] = defaultdict(set)
     for item in items:
-        splits[Path(item.image).name].append(item.split)
+        splits[Path(item.image).name].add(item.split)
     recurring = [name for name, where in splits.items() if len(where) > 1]
     if recurring:
         message = f"file names in more than one split, {recurring[0]} for one; nothing is lost, splits are kept apart"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.structures.boxes import iou_matrix, xywhn_to_xyxy
-from emotion_yolo.structures.emotions import NAMES
+from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from emotion_yolo.structures.images import CROP_SIDE, PAD_GREY, Image, read_rgb
 
 Boxes = NDArray[np.float64]
@@ -101,8 +101,20 @@ def framed(image: Image, xyxy: Boxes, *, frame: Boxes) -> Image:
     return cv2.resize(square, (CROP_SIDE, CROP_SIDE), interpolation=interpolation).astype(np.uint8, copy=False)
 
 
-def blended(cls: int, soft_label: NDArray[np.float32], *, share: float) -> NDArray[np.float32]:
-    """Return the target [8] of a face labelled `cls`: `share` of it the teacher's, where it has a soft label."""
+def blended(cls: int, soft_label: NDArray[np.float32] | None, *, share: float) -> NDArray[np.float32]:
+    """Return the target [8] of a face labelled `cls`: `share` of it the teacher's, where it has a soft label.
+
+    A face whose expression nobody named (`FACE_ID`) takes the teacher's, or nan.
+    """
+    if cls == FACE_ID:
+        return np.full(len(NAMES), np.nan, np.float32) if soft_label is None else soft_label
     hard = np.zeros(len(NAMES), np.float32)
     hard[cls] = 1
-    return hard if np.isnan(soft_label).any() else (1 - share) * hard + share * soft_label
+    if soft_label is None or np.isnan(soft_label).any():
+        return hard
+    return (1 - share) * hard + share * soft_label
+
+
+def smoothed(target: NDArray[np.float32], *, share: float) -> NDArray[np.float32]:
+    """Return a target [8] of which `share` is spread over all emotions."""
+    return (1 - share) * target + np.float32(share / len(NAMES))
