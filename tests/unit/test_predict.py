@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from emotion_yolo.detector import Detector
 from emotion_yolo.errors import SourceError, StorageError
+from emotion_yolo.imaging import ImageLimits, decode
 from emotion_yolo.predict import Annotated, predict
 from tests.builders import exported_model, painted, save_picture
 
@@ -130,3 +132,25 @@ def test_videos_of_one_name_become_two(detector: Detector, tmp_path: Path) -> No
     list(predict(detector, clips, annotated=annotated))
     annotated.close()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip-1.mp4", "clip.mp4"]
+
+
+def test_a_large_picture_is_looked_at_reduced_and_drawn_on_in_full(detector: Detector, tmp_path: Path) -> None:
+    large = cv2.resize(painted({(1, 1): 4}), (960, 960), interpolation=cv2.INTER_NEAREST)
+    picture = save_picture(tmp_path / "large.png", large)
+    annotated = Annotated(tmp_path / "out")
+    (answer,) = predict(detector, [str(picture)], annotated=annotated)
+    reduced = decode(picture.read_bytes(), ImageLimits(), fit=detector.imgsz)
+    assert reduced.factor > 1
+    (box,) = detector.predict_picture(reduced).xyxy.tolist()
+    assert list(answer["detections"][0]["box"].values()) == pytest.approx(box, abs=0.1)
+    assert answer["image"] == {"width": 960, "height": 960}
+    assert cv2.imread(str(tmp_path / "out" / "large.jpg")).shape == (960, 960, 3)
+
+
+def test_a_cut_picture_is_an_error_and_a_name_that_is_not_utf_8_is_none(detector: Detector, tmp_path: Path) -> None:
+    whole = save_picture(tmp_path / "x.png", painted({(1, 1): 4})).read_bytes()
+    (tmp_path / "x.png").write_bytes(whole[:-12])
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(whole)
+    good, bad = sorted(predict(detector, [str(tmp_path)]), key=lambda answer: "error" in answer)
+    assert "truncated" in str(bad["error"])
+    assert len(good["detections"]) == 1
