@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from emotion_yolo.errors import SourceError, StorageError
+from emotion_yolo.imaging import ImageLimits, decode
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.predict.copies import AnnotatedCopies
 from emotion_yolo.predict.run import predict
@@ -67,6 +68,28 @@ def test_one_bad_picture_never_spoils_the_rest(detector: Detector, tmp_path: Pat
     save_picture(tmp_path / "b.png", painted({(0, 0): 1}))
     bad, good = answers(detector, tmp_path)
     assert "cannot be decoded" in bad["error"]
+    assert len(good["detections"]) == 1
+
+
+def test_a_large_picture_is_looked_at_reduced_and_drawn_on_in_full(detector: Detector, tmp_path: Path) -> None:
+    large = cv2.resize(painted({(1, 1): 4}), (960, 960), interpolation=cv2.INTER_NEAREST)
+    picture = save_picture(tmp_path / "large.png", large)
+    with AnnotatedCopies(tmp_path / "out") as copies:
+        (answer,) = answers(detector, picture, copies=copies)
+    reduced = decode(picture.read_bytes(), ImageLimits(), fit=detector.imgsz)
+    assert reduced.factor > 1
+    (box,) = detector.predict_picture(reduced).xyxy.tolist()
+    assert list(answer["detections"][0]["box"].values()) == pytest.approx(box, abs=0.1)
+    assert answer["image"] == {"width": 960, "height": 960}
+    assert cv2.imread(str(tmp_path / "out" / "large.jpg")).shape == (960, 960, 3)
+
+
+def test_a_cut_picture_is_an_error_and_a_name_that_is_not_utf_8_is_none(detector: Detector, tmp_path: Path) -> None:
+    whole = save_picture(tmp_path / "x.png", painted({(1, 1): 4})).read_bytes()
+    (tmp_path / "x.png").write_bytes(whole[:-12])
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(whole)
+    good, bad = sorted(answers(detector, tmp_path), key=lambda answer: "error" in answer)
+    assert "truncated" in bad["error"]
     assert len(good["detections"]) == 1
 
 
