@@ -14,7 +14,6 @@ from emotion_yolo.structures.images import Image
 
 if TYPE_CHECKING:
     import av
-    from av.container import InputContainer
 
 SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm"}
@@ -43,7 +42,7 @@ class VideoFrame:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator["InputContainer"]:
+def open_video(path: Path) -> Iterator["av.container.InputContainer"]:
     """Open a video file with PyAV, for a `with` statement.
 
     The file is opened by Python and handed over: FFmpeg would read a name such as `http:clip.mp4` as a URL.
@@ -102,7 +101,7 @@ def read_video(path: Path) -> Iterator[VideoFrame]:
         yield VideoFrame(index, time_s + period_s, None, f"the file is cut off: {missing} missing at its end")
 
 
-def _packets(container: "InputContainer", stream: "av.VideoStream") -> Iterator["av.Packet[av.VideoStream]"]:
+def _packets(container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator["av.Packet[av.VideoStream]"]:
     import av
 
     packets = container.demux(stream)
@@ -116,7 +115,7 @@ def _packets(container: "InputContainer", stream: "av.VideoStream") -> Iterator[
 
 
 def _missing(
-    container: "InputContainer", stream: "av.VideoStream", *, index: int, end_s: float, period_s: float
+    container: "av.container.InputContainer", stream: "av.VideoStream", *, index: int, end_s: float, period_s: float
 ) -> str | None:
     """Say what a file lacks by its own header: so many frames, or so many seconds; None where nothing is missing."""
     if stream.frames:  # 0 where the container does not count them
