@@ -141,6 +141,10 @@ class Engine:
         self.state = State.DRAINING
         self._metrics.ready.set(0)
 
+    def close(self) -> None:
+        """End the decoder processes, so that no thread waits for them."""
+        self.pictures.close()
+
     def analyse(self, data: bytes, options: Options, ticket: Ticket) -> Analysis:
         """Find the faces in a picture; call it from a job.
 

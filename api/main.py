@@ -95,6 +95,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         engine.drain()
         await loading
+        engine.close()
         await asyncio.to_thread(scheduler.close)
 
 
