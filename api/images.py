@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from api.memory import Hold, MemoryBudget
 from api.problems import Code, Problem
 from api.settings import Settings
-from emotion_yolo.imaging import DecoderPool, ImageLimits, Picture, Plan, Refusal, RefusedImageError, inspect
+from emotion_yolo.imaging import ImageLimits, Picture, Plan, Refusal, RefusedImageError, inspect
+from emotion_yolo.imaging.isolation import DecoderPool
 
 
 class PictureDecoder:

@@ -14,7 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from emotion_yolo.imaging import DecoderPool, ImageLimits, RefusedImageError, inspect
+from emotion_yolo.imaging import ImageLimits, RefusedImageError, inspect
+from emotion_yolo.imaging.isolation import DecoderPool
 
 _HUGE = (26_000, 27_200)
 

@@ -15,15 +15,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.attacks import ATTACKS, bmp_rle, chunk, gif, jpeg, png, segment, striped_tiff, tiff, tiled_tiff, webp
-from emotion_yolo.imaging import (
-    DecoderPool,
-    ImageLimits,
-    Refusal,
-    RefusedImageError,
-    decode,
-    decode_plan,
-    inspect,
-)
+from emotion_yolo.imaging import ImageLimits, Refusal, RefusedImageError, decode, decode_plan, inspect
+from emotion_yolo.imaging.isolation import DecoderPool
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning")]
 
