@@ -35,8 +35,7 @@ def find(root: Path, *, known: frozenset[str]) -> FoundSet | None:
 
 
 def _folders(root: Path) -> list[Path]:
-    place, folders, _ = next(walk(root))
-    return [place / name for name in folders]
+    return next(([place / name for name in folders] for place, folders, _ in walk(root)), [])
 
 
 def _has_pictures(folder: Path) -> bool:
