@@ -30,9 +30,9 @@ class ByteBudget:
         self.limit = limit
         self.used = 0
         self._held_by: Counter[str] = Counter()
-        self._incoming: set[Upload] = set()
+        self._incoming: set[IncomingBody] = set()
 
-    def take(self, upload: "Upload", count: int) -> None:
+    def take(self, upload: "IncomingBody", count: int) -> None:
         """Take `count` bytes for an upload that is coming in.
 
         Raises:
@@ -50,11 +50,11 @@ class ByteBudget:
         self.used += count
         self._held_by[upload.client] += count
 
-    def complete(self, upload: "Upload") -> None:
+    def complete(self, upload: "IncomingBody") -> None:
         """Note that an upload has ended: what it holds is not taken from it any more."""
         self._incoming.discard(upload)
 
-    def give_back(self, upload: "Upload") -> None:
+    def give_back(self, upload: "IncomingBody") -> None:
         """Give back all that an upload holds."""
         self._incoming.discard(upload)
         self.used -= upload.held
@@ -64,7 +64,7 @@ class ByteBudget:
         upload.held = 0
 
 
-class Upload:
+class IncomingBody:
     """A request's body as it comes in: its client, the bytes it holds, and a way to refuse it from outside."""
 
     def __init__(self, client: str = "unknown") -> None:
@@ -118,7 +118,7 @@ class _Body:
         self._until: float | None = None
         self._lingers = False
         self._size = 0
-        self.upload = Upload()
+        self.upload = IncomingBody()
 
     async def receive(self) -> Message:
         if self._complete:

@@ -5,7 +5,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api import limits
-from api.limits import BodyLimits, ByteBudget, RateLimiter, Upload
+from api.limits import BodyLimits, ByteBudget, IncomingBody, RateLimiter
 from api.problems import Code, Problem
 from api.uploads import _SPARE_PARTS
 from tests.api.conftest import Serve, code_of
@@ -167,8 +167,8 @@ def test_a_sender_who_leaves_is_noticed() -> None:
     assert problem.code is Code.CLIENT_GONE
 
 
-def upload(client: str) -> Upload:
-    return Upload(client)
+def upload(client: str) -> IncomingBody:
+    return IncomingBody(client)
 
 
 def test_all_bodies_together_stay_within_the_budget() -> None:
@@ -214,7 +214,7 @@ def test_an_upload_that_has_to_go_is_refused_at_once_wherever_it_is() -> None:
         )
         while budget.used < 90:
             await asyncio.sleep(0.01)
-        other = Upload("other")
+        other = IncomingBody("other")
         budget.take(other, 20)
         begin = asyncio.get_running_loop().time()
         budget.give_back(other)
