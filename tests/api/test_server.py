@@ -230,7 +230,7 @@ def test_drains_within_its_own_process_as_well(model_folder: Path, monkeypatch: 
     monkeypatch.setenv("EMOTION_MODEL", str(model_folder))
     monkeypatch.setenv("EMOTION_PORT", "0")
     monkeypatch.setenv("EMOTION_TRUSTED_PROXIES", "127.0.0.1")
-    monkeypatch.setenv("EMOTION_DRAIN_S", "0.2")
+    monkeypatch.setenv("EMOTION_DRAIN_S", "3")
     server = Server(load_settings())
     thread = threading.Thread(target=server.run)
     thread.start()
