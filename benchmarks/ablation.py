@@ -2,8 +2,8 @@
 
     python -m benchmarks.ablation configs/ablations/ingredients.yaml
 
-The commit that is checked out is cloned into a workspace, and of the train crops in data/ one in `every` is pulled into
-it. There every variant is an experiment of DVC, `dvc exp run -n <name> -S … export`: up to the export and no further,
+The commit that is checked out is cloned into a workspace, and of the train pictures of each set one in `every` is pulled
+into it. There every variant is an experiment of DVC, `dvc exp run -n <name> -S … export`: up to the export and no further,
 so that no choice can rest on the test split. Its export is then measured on the valid pictures that the first variant
 has prepared, the same for all. Called again, it goes on: a variant with a row in rows.jsonl is done, an interrupted
 training continues after its last finished epoch.
@@ -88,22 +88,22 @@ def pending(plan: Plan, rows: Mapping[str, Row], given: Sequence[str] = ()) -> l
 
 
 def thin(data: Path, out: Path, *, every: int) -> None:
-    """Copy the raw sets of `data`, but of the train crops, by name, only one in `every` with its label."""
-    if not (data / "crops" / "train").is_dir():
-        raise DataError(f"{data}/crops/train: not there; `emotion-yolo pull` a set, or `dvc repro`, first")
+    """Copy the sets of `data`, but of the train pictures of each, by name, only one in `every` with its label."""
+    sets = sorted(path.parent for path in data.glob("*/data.yaml"))
+    if not sets:
+        raise DataError(f"{data}/: holds no set; `emotion-yolo pull` one, or `dvc repro`, first")
     left_out = {
-        stem
-        for i, stem in enumerate(sorted(path.stem for path in (data / "crops/train/images").iterdir()))
-        if i % every
+        folder: {stem for i, stem in enumerate(sorted(path.stem for path in folder.iterdir())) if i % every}
+        for folder in (one / "train" / "images" for one in sets)
+        if folder.is_dir()
     }
 
     def ignore(folder: str, names: list[str]) -> set[str]:
-        thinned = Path(folder).parent == data / "crops" / "train"
-        return {name for name in names if name.endswith(".cache") or (thinned and Path(name).stem in left_out)}
+        without = left_out.get(Path(folder).parent / "images", set())
+        return {name for name in names if name.endswith(".cache") or Path(name).stem in without}
 
-    for kind in ("crops", "scenes"):
-        if (data / kind).is_dir():
-            shutil.copytree(data / kind, out / kind, ignore=ignore)
+    for one in sets:
+        shutil.copytree(one, out / one.name, ignore=ignore)
 
 
 class Project:
@@ -141,9 +141,10 @@ class Project:
         subprocess.run(["git", "clone", "-q", source, part.folder], check=True)
         few = part.folder.absolute() / ".downloads" / "few"
         thin(source / "data", few, every=every)
-        scenes = ("--scenes", str(few / "scenes")) if (few / "scenes").is_dir() else ()
         log = part.folder.with_name("pull.log")
-        part.python("-c", "from emotion_yolo.cli import main; main()", "pull", str(few / "crops"), *scenes, log=log)
+        for number, one in enumerate(sorted(few.iterdir())):
+            command = ("pull", str(one), "--name", one.name, *(("--add",) if number else ()))
+            part.python("-c", "from emotion_yolo.cli import main; main()", *command, log=log)
         shutil.rmtree(few)
         # Measured on test, and by another model: `dvc exp show` would list it beside every variant.
         part.run("git", "rm", "-q", "--ignore-unmatch", "reports/metrics.json")

@@ -88,10 +88,13 @@ def test_of_the_train_crops_one_in_so_many_is_kept_and_all_of_the_rest(tmp_path:
     thin(tmp_path / "data", tmp_path / "few", every=4)
     for split, part in (("train", 4), ("valid", 1), ("test", 1)):
         for kind in ("images", "labels"):
-            whole = sorted(path.name for path in (tmp_path / "data/crops" / split / kind).iterdir())
-            assert sorted(path.name for path in (tmp_path / "few/crops" / split / kind).iterdir()) == whole[::part]
-    assert (tmp_path / "few/crops/data.yaml").is_file()
-    assert len(list((tmp_path / "few/scenes").rglob("*"))) == len(list((tmp_path / "data/scenes").rglob("*")))
+            for name in ("sample", "sample-groups"):
+                whole = sorted(path.name for path in (tmp_path / "data" / name / split / kind).iterdir())
+                kept = sorted(path.name for path in (tmp_path / "few" / name / split / kind).iterdir())
+                assert kept == whole[::part]
+    assert (tmp_path / "few/sample/data.yaml").is_file()
+    scenes = [list((tmp_path / folder / "sample-scenes").rglob("*")) for folder in ("few", "data")]
+    assert len(scenes[0]) == len(scenes[1])
 
 
 def test_says_what_to_do_where_there_are_no_data(tmp_path: Path) -> None:

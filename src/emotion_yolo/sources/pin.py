@@ -49,7 +49,7 @@ def replaceable(root: Path) -> str | None:
 def is_committed(root: Path) -> bool:
     """Return whether git's last commit has `data.dvc` as it is; a project without git has committed nothing."""
     with _repository(root) as repo:
-        if isinstance(repo.scm, NoSCM):
+        if isinstance(repo.scm, NoSCM) or repo.scm.no_commits:
             return False
         path = (root.resolve() / DATA_PIN).relative_to(Path(repo.scm.root_dir).resolve())
         try:

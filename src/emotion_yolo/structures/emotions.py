@@ -27,20 +27,3 @@ FACE_ID = len(NAMES)
 """Class id, in prepared labels only, of a face whose expression nobody has named: it has no emotion loss."""
 
 FACE_NAME = "face"
-
-ALIASES: dict[str, Emotion] = {
-    # FER2013 and its relatives name the same expressions otherwise.
-    "angry": Emotion.ANGER,
-    "contemptuous": Emotion.CONTEMPT,
-    "disgusted": Emotion.DISGUST,
-    "fearful": Emotion.FEAR,
-    "happiness": Emotion.HAPPY,
-    "happy": Emotion.HAPPY,
-    "sadness": Emotion.SAD,
-    "surprised": Emotion.SURPRISE,
-} | {emotion.label: emotion for emotion in Emotion}
-
-
-def from_name(name: str) -> Emotion | None:
-    """Return the emotion that `name` (any case, aliases of FER2013 included) stands for, or None."""
-    return ALIASES.get(name.strip().lower())

@@ -101,7 +101,9 @@ def read_video(path: Path) -> Iterator[VideoFrame]:
         yield VideoFrame(index, time_s + period_s, None, f"the file is cut off: {missing} missing at its end")
 
 
-def _packets(container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator["av.Packet[av.VideoStream]"]:
+def _packets(
+    container: "av.container.InputContainer", stream: "av.VideoStream"
+) -> Iterator["av.Packet[av.VideoStream]"]:
     import av
 
     packets = container.demux(stream)
