@@ -27,7 +27,7 @@ def test_everything_a_process_says_goes_to_stdout_as_json(capfd: pytest.CaptureF
         LOGGER.info("too quiet")
         LOGGER.warning("of the service", extra={"fields": {"n": 1}})
         logging.getLogger("uvicorn.error").warning("it is %s", "loud")
-        logging.getLogger("asyncio").error("of a library\nin two lines")
+        logging.getLogger("a.library").error("of a library\nin two lines")
         warnings.showwarning("a warning", UserWarning, "file", 1)
         os.write(2, b"Corrupt JPEG data\n\xff\n")
         thread = threading.Thread(target=lambda: 1 / 0)
@@ -40,7 +40,7 @@ def test_everything_a_process_says_goes_to_stdout_as_json(capfd: pytest.CaptureF
     assert "too quiet" not in events
     assert {"of the service", "it is loud", "of a library\nin two lines", "stderr: Corrupt JPEG data"} <= set(events)
     assert next(record for record in found if record["event"] == "of the service")["n"] == 1
-    assert next(record for record in found if "two lines" in record["event"])["logger"] == "asyncio"
+    assert next(record for record in found if "two lines" in record["event"])["logger"] == "a.library"
     assert any("a warning" in event for event in events)
     assert any("ZeroDivisionError" in record.get("exception", "") for record in found)
 

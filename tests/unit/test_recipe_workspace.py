@@ -115,7 +115,7 @@ def test_data_that_are_not_in_the_cache_are_told_before_anything_runs(tmp_path: 
     first = Workspace(tmp_path / "first")
     first.folder.mkdir()
     first.create(project)
-    assert (first.project / "data/crops").is_dir()
+    assert (first.project / "data/sample").is_dir()
     kept = {path for path in (project / ".dvc/cache").rglob("*") if path.is_file()}
     assert not list((first.project / ".dvc").glob("cache/files"))
     assert all(path.relative_to(project / ".dvc/cache").parts[:2] == ("files", "md5") for path in kept)

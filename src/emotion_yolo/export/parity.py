@@ -35,7 +35,7 @@ def check_parity(
             seen = expected[4:].sum(axis=0) >= 0.1
             if seen.any():
                 boxes = max(boxes, float(np.abs(expected[:4, seen] - got[:4, seen]).max()))
-        differences[backend] = {"score": round(scores, 6), "box_px": round(boxes, 4)}
+        differences[backend] = {"score": round(scores, 9), "box_px": round(boxes, 4)}
     return differences
 
 

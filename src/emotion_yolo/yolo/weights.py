@@ -46,7 +46,10 @@ def check_weights(weights: str, *, alpha: float = 1.0) -> None:
 
 def _reason(weights: str, error: Exception) -> str:
     if "outside the supported Ultralytics checkpoint format" in str(error):
-        unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(weights))
+        try:
+            unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(weights))
+        except ValueError:
+            return "it is no PyTorch checkpoint"
         foreign = [name for name in unsafe if name.partition(".")[0] not in {"torch", "ultralytics", "numpy"}]
         return f"its pickle wants to run {', '.join(foreign[:5] or unsafe[:5])}, which a YOLO checkpoint does not need"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
