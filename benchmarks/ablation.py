@@ -3,8 +3,9 @@
     python -m benchmarks.ablation configs/ablations/ingredients.yaml
 
 The commit that is checked out is cloned into a workspace, and of the train pictures of each set one in `every` is
-pulled into it. There every variant is an experiment of DVC, `dvc exp run -n <name> -S … export`: up to the export and no
-further, so that no choice can rest on the test split. Its export is then measured on the valid pictures that the first variant
+pulled into it. There every variant is an experiment of DVC, `dvc exp run -n <name> -S … export`: up to the export and
+no further, so that no choice can rest on the test split. Its export is then measured on the valid pictures that the
+first variant
 has prepared, the same for all. Called again, it goes on: a variant with a row in rows.jsonl is done, an interrupted
 training continues after its last finished epoch.
 """

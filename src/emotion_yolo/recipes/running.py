@@ -108,8 +108,10 @@ class _PhaseRun:
 
     def __call__(self) -> None:
         number = self._recipe.phases.index(self._phase) + 1
-        resumed = f", resumed after {_minutes(self._before)}" if self._before else ""
+        resumed = f", resumed after {_minutes(self._before)}" if self._phase.name in self._state.seconds else ""
         self._say(f"phase {number} of {len(self._recipe.phases)}, {self._phase.name}{resumed}; {self._left()}")
+        self._state.seconds[self._phase.name] = self._before
+        self._workspace.write_state(self._state)  # begun, also if it is killed before the first tick
         kept = self._workspace.project / PHASES / self._phase.name
         try:
             if self._phase.kind == "classifier":
