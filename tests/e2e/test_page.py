@@ -90,7 +90,7 @@ def test_shows_a_refusal_in_words(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "x.jpg"
     file.write_bytes(b"no picture")
     choose(page, file)
-    expect(status(page)).to_contain_text("The bytes are no picture of a known format")
+    expect(status(page)).to_contain_text("no picture of a known format")
     expect(page.locator("#answer")).to_be_hidden()
 
 
