@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,8 @@ def train(
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
+        if hasattr(signal, "SIGCHLD"):  # PyTorch's handler raises again, wherever we are, for each further dead worker
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         reason = "memory or shared memory (/dev/shm) ran out, or it was killed"
         message = f"a data-loading process has died: {reason} ({str(error).splitlines()[0]})"
         advice = "set train.workers to 0, which needs no shared memory, or run `dvc repro` again to go on"
