@@ -447,28 +447,6 @@ def test_pictures_of_the_data_set_are_logged_unless_the_params_say_no() -> None:
     assert sorted("batch" in line for run in offline_runs() for line in run.lines) == [True]
 
 
-def _has_stats() -> bool:
-    try:
-        return any(record.HasField("stats") for run in offline_runs() for record in run.records)
-    except StopIteration:  # the run's own record is not written yet
-        return False
-
-
-def test_figures_of_the_machine_are_logged_where_the_params_ask_for_them() -> None:
-    for system in (True, False):
-        chosen = params().model_copy(update={"tracking": params().tracking.model_copy(update={"system": system})})
-        with Tracker.start(
-            chosen, record=Path("wandb.json"), wandb_dir=Path(".wandb"), resume=False, lineage=LINEAGE
-        ) as tracker:
-            assert tracker.info.id
-            for _ in range(240):
-                if not system or _has_stats():
-                    break
-                time.sleep(0.5)
-    found = {run.run.run_id: any(record.HasField("stats") for record in run.records) for run in offline_runs()}
-    assert sorted(found.values()) == [False, True]
-
-
 def test_an_exception_marks_the_run_as_failed() -> None:
     with pytest.raises(ZeroDivisionError), start():
         _ = 1 / 0
