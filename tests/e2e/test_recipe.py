@@ -1,5 +1,6 @@
 """A recipe as a user runs it: in a clone of its own, killed within a phase and between two, and resumed."""
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -35,11 +36,18 @@ def start(project: Project, log: Path) -> subprocess.Popen[bytes]:
 
 def kill(project: Project, process: subprocess.Popen[bytes]) -> None:
     """Kill the command and all that works for it, as a machine that goes down does."""
-    group = int((project.root / ".recipes/sample/lock").read_text())
+    lock = project.root / ".recipes/sample/lock"
     process.kill()
     process.wait()
-    with suppress(ProcessLookupError):  # between two steps nothing else is at work
-        os.killpg(group, signal.SIGKILL)
+    # The last step may have been started a moment ago, its group not yet noted; whatever lives keeps the lock.
+    with lock.open("a+") as file:
+        while True:
+            with suppress(ProcessLookupError, ValueError):  # between two steps nothing else is at work
+                os.killpg(int(lock.read_text()), signal.SIGKILL)
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(0.05)
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:

@@ -533,12 +533,10 @@ def test_online_without_a_usable_key_asks_nothing_and_records_offline(
 ) -> None:
     use(f"http://127.0.0.1:{free_port()}", WANDB_API_KEY=key)
     terminal, theirs = pty.openpty()  # W&B prompts on a terminal only
-    with os.fdopen(theirs, "r+b", buffering=0) as raw, os.fdopen(terminal, "rb"):
-        monkeypatch.setattr(sys, "stdin", raw)
-        monkeypatch.setattr(sys, "stderr", raw)
+    with os.fdopen(theirs, "r+b", buffering=0) as raw, os.fdopen(terminal, "rb"), monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", raw)
+        patch.setattr(sys, "stderr", raw)
         tracker = one_epoch_online()
-        monkeypatch.undo()
-    os.chdir(Path(os.environ["HOME"]).parent / "project")
     assert_recorded_offline(tracker, caplog)
 
 
