@@ -27,7 +27,7 @@ help:  ## list the targets
 
 setup: .venv/.installed  ## create .venv and install the pinned packages
 
-.venv/.installed: requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+.venv/.installed: requirements/bootstrap.txt requirements/dev.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"{sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or later; set PYTHON=…")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bootstrap.txt \

@@ -2,7 +2,7 @@
 
 import sys
 
-from api.server import main
+from .server import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from api.limits import RateLimiter
-from api.problems import Code, Problem
+from .limits import RateLimiter
+from .problems import Code, Problem
 
 KEY_HEADER = "x-api-key"
 

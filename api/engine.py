@@ -15,17 +15,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from api.images import PictureDecoder
-from api.logs import LOGGER
-from api.memory import Answer, return_freed_memory
-from api.metrics import Metrics
-from api.problems import Code, Problem
-from api.scheduler import Ticket
-from api.settings import Settings
 from emotion_yolo.errors import EmotionYoloError, ModelError
 from emotion_yolo.imaging import LOCAL, Picture, Pixels, decode
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.structures.detections import Detections
+
+from .images import PictureDecoder
+from .logs import LOGGER
+from .memory import Answer, return_freed_memory
+from .metrics import Metrics
+from .problems import Code, Problem
+from .scheduler import Ticket
+from .settings import Settings
 
 METRICS_NAME = "metrics.json"
 

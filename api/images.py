@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from api.memory import Hold, MemoryBudget
-from api.problems import Code, Problem
-from api.settings import Settings
 from emotion_yolo.imaging import ImageLimits, Picture, Plan, Refusal, RefusedImageError, inspect
 from emotion_yolo.imaging.isolation import DecoderPool
+
+from .memory import Hold, MemoryBudget
+from .problems import Code, Problem
+from .settings import Settings
 
 
 class PictureDecoder:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import Code, Problem
+from .problems import Code, Problem
 
 # After an early refusal the rest of the body is read and thrown away for this long: closing at once would reset the
 # connection, and the client would see that instead of the refusal.

@@ -13,17 +13,17 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from api.access import Access
-from api.engine import Engine
-from api.limits import BodyLimits, ByteBudget, RateLimiter
-from api.metrics import Metrics
-from api.middleware import Observe, problem_response
-from api.problems import Code, Problem
-from api.routes import annotate, detect, health, model, page
-from api.routes.deps import Parts
-from api.scheduler import Scheduler
-from api.schemas import ProblemDocument
-from api.settings import Settings, load_settings
+from .access import Access
+from .engine import Engine
+from .limits import BodyLimits, ByteBudget, RateLimiter
+from .metrics import Metrics
+from .middleware import Observe, problem_response
+from .problems import Code, Problem
+from .routes import annotate, detect, health, model, page
+from .routes.deps import Parts
+from .scheduler import Scheduler
+from .schemas import ProblemDocument
+from .settings import Settings, load_settings
 
 # A form has a boundary and a head around each file.
 _FORM_OVERHEAD = 64_000

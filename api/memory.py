@@ -8,7 +8,7 @@ import weakref
 from types import TracebackType
 from typing import Self
 
-from api.problems import Code, Problem
+from .problems import Code, Problem
 
 _WAIT_S = 2.0
 # glibc (malloc.h): larger blocks than the threshold are returned to the system as soon as they are freed. Setting it

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.logs import LOGGER
-from api.metrics import Metrics
-from api.problems import MEDIA_TYPE, Code, Problem
+from .logs import LOGGER
+from .metrics import Metrics
+from .problems import MEDIA_TYPE, Code, Problem
 
 # Asked every few seconds by machines: not worth a line each.
 _PROBES = {"/healthz", "/readyz", "/metrics"}

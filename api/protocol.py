@@ -16,8 +16,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.access import client_group
-from api.problems import Code, Problem
+from .access import client_group
+from .problems import Code, Problem
 
 if sys.platform == "linux":
     import fcntl

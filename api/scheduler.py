@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from api.logs import LOGGER
-from api.metrics import Metrics
-from api.problems import Code, Problem
+from .logs import LOGGER
+from .metrics import Metrics
+from .problems import Code, Problem
 
 T = TypeVar("T")
 Job = Callable[["Ticket"], T]

@@ -4,9 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.engine import Analysis
-from api.problems import STATUS, Code, Problem
 from emotion_yolo.inference.artefact import ModelSpec
+
+from .engine import Analysis
+from .problems import STATUS, Code, Problem
 
 EmotionName = Literal["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -13,12 +13,13 @@ from typing import Any
 
 import uvicorn
 
-from api import logs
-from api.engine import State
-from api.main import create_app
-from api.protocol import ConnectionLimits, GuardedProtocol
-from api.settings import PREFIX, Settings, load_settings, unknown_variables
 from emotion_yolo.errors import EmotionYoloError, SettingsError
+
+from . import logs
+from .engine import State
+from .main import create_app
+from .protocol import ConnectionLimits, GuardedProtocol
+from .settings import PREFIX, Settings, load_settings, unknown_variables
 
 if sys.platform != "win32":
     import resource

@@ -6,7 +6,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from api.problems import Code, Problem
+from .problems import Code, Problem
 
 Upload = bytes | Problem
 """A file of a batch, or why it was refused."""

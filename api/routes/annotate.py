@@ -8,17 +8,18 @@ import simplejpeg
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from api.engine import Analysis
-from api.memory import Answer
-from api.problems import Code, Problem
-from api.routes.deps import ChosenOptions, ThisApp, admit, run_one
-from api.routes.detect import ONE_PICTURE, PICTURE_REFUSALS
-from api.scheduler import Ticket
-from api.schemas import problem_responses
-from api.uploads import read_picture
 from emotion_yolo.drawing import draw_on
 from emotion_yolo.imaging import Pixels
 from emotion_yolo.structures.detections import Detections
+
+from ..engine import Analysis
+from ..memory import Answer
+from ..problems import Code, Problem
+from ..scheduler import Ticket
+from ..schemas import problem_responses
+from ..uploads import read_picture
+from .deps import ChosenOptions, ThisApp, admit, run_one
+from .detect import ONE_PICTURE, PICTURE_REFUSALS
 
 # The most bytes for a pixel that encoding takes: OpenCV holds a PNG, of samples at worst, twice.
 _ANSWER_BYTES = {"image/jpeg": 2, "image/png": 6}

@@ -11,12 +11,12 @@ from typing import Annotated, Any, TypeVar, cast
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import APIKeyHeader
 
-from api.access import KEY_HEADER, Access
-from api.engine import Engine, Options
-from api.metrics import Metrics
-from api.problems import Code, Problem
-from api.scheduler import Job, Scheduler
-from api.settings import Settings
+from ..access import KEY_HEADER, Access
+from ..engine import Engine, Options
+from ..metrics import Metrics
+from ..problems import Code, Problem
+from ..scheduler import Job, Scheduler
+from ..settings import Settings
 
 T = TypeVar("T")
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 
-from api.engine import Analysis
-from api.problems import Code, Problem
-from api.routes.deps import ChosenOptions, ThisApp, admit, run_all, run_one
-from api.schemas import BatchAnswer, BatchError, BatchResult, DetectAnswer, problem_document, problem_responses
-from api.uploads import read_batch, read_picture
+from ..engine import Analysis
+from ..problems import Code, Problem
+from ..schemas import BatchAnswer, BatchError, BatchResult, DetectAnswer, problem_document, problem_responses
+from ..uploads import read_batch, read_picture
+from .deps import ChosenOptions, ThisApp, admit, run_all, run_one
 
 _ADMISSION = (
     Code.UNAUTHORIZED,

@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api.engine import State
-from api.problems import Code, Problem
-from api.routes.deps import ThisApp
-from api.schemas import Health, problem_responses
+from ..engine import State
+from ..problems import Code, Problem
+from ..schemas import Health, problem_responses
+from .deps import ThisApp
 
 router = APIRouter(tags=["operation"])
 

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Depends
 
-from api.problems import Code
-from api.routes.deps import ThisApp, identify
-from api.schemas import ModelCard, model_name, problem_responses
+from ..problems import Code
+from ..schemas import ModelCard, model_name, problem_responses
+from .deps import ThisApp, identify
 
 INTENDED_USE = (
     "Research and demonstration: finding faces in pictures and naming the expression that raters would see. "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from api.problems import Code, Problem
+from ..problems import Code, Problem
 
 _STATIC = Path(__file__).parent.parent / "static"
 _MEDIA_TYPES = {
