@@ -447,6 +447,38 @@ def test_pictures_of_the_data_set_are_logged_unless_the_params_say_no() -> None:
     assert sorted("batch" in line for run in offline_runs() for line in run.lines) == [True]
 
 
+def _system_figures() -> set[str]:
+    """The names of the machine's figures in the runs written so far."""
+    try:
+        return {
+            item.key
+            for run in offline_runs()
+            for record in run.records
+            if record.HasField("stats")
+            for item in record.stats.item
+        }
+    except StopIteration:  # the run's own record is not written yet
+        return set()
+
+
+@pytest.mark.parametrize("system", [True, False])
+def test_figures_of_the_machine_are_logged_where_the_params_ask_for_them(
+    system: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
+    chosen = params().model_copy(update={"tracking": params().tracking.model_copy(update={"system": system})})
+    with Tracker.start(
+        chosen, record=Path("wandb.json"), wandb_dir=Path(".wandb"), resume=False, lineage=LINEAGE
+    ) as tracker:
+        assert tracker.info.id
+        tracker.log_epoch(1, {"map50": 0.25})
+        for _ in range(600 if system else 20):
+            if _system_figures():
+                break
+            time.sleep(0.1)
+    assert any("cpu" in name for name in _system_figures()) == system
+
+
 def test_an_exception_marks_the_run_as_failed() -> None:
     with pytest.raises(ZeroDivisionError), start():
         _ = 1 / 0

@@ -176,7 +176,8 @@ def _init(
         disable_git=True,  # the revision is in the config; no diff leaves the machine
         label_disable=True,
         x_disable_stats=not system,
-        x_disable_machine_info=True,
+        x_disable_machine_info=not system,  # W&B takes no figures without it
+        x_disable_meta=True,
         x_disable_viewer=True,
         x_save_requirements=False,
         x_transaction_log_flush_interval=0.1,  # s; what is not yet written is lost with the process
