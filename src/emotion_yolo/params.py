@@ -196,6 +196,9 @@ class Train(_Section):
     mosaic: Share
     close_mosaic: Count
     multi_scale: Annotated[float, Field(ge=0, lt=1)]
+    sizes: list[Pixels]
+    mirror: NonNegative
+    mirror_epochs: Count
     amp: Literal["auto", "fp16", "bf16", "fp32"]
     device: Device
     workers: Count

@@ -36,7 +36,8 @@ def project(root: Path, **train: Any) -> Path:
     """Make a project of eight train pictures, one of them a scene, that trains a fresh network for a moment."""
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     params["train"] |= {"weights": "yolo11n.yaml", "epochs": 2, "imgsz": 32, "batch": 4, "workers": 0, "amp": "fp32"}
-    params["train"] |= {"mosaic": 0.0, "close_mosaic": 0, "warmup_epochs": 0.0, **train}
+    params["train"] |= {"mosaic": 0.0, "close_mosaic": 0, "warmup_epochs": 0.0}
+    params["train"] |= {"sizes": [32, 64], "mirror": 0.5, "mirror_epochs": 1, **train}
     params["tracking"]["wandb"] = "off"
     root.mkdir(parents=True, exist_ok=True)
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

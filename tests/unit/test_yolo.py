@@ -1,6 +1,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from ultralytics.utils import DEFAULT_CFG, nms
 from ultralytics.utils.tal import TaskAlignedAssigner
 
 from emotion_yolo.errors import ModelError, ParamsError
+from emotion_yolo.params import load_params
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from emotion_yolo.yolo.assigner import FaceAwareAssigner, criterion
 from emotion_yolo.yolo.console import epoch_line, start_line
 from emotion_yolo.yolo.hardware import resolve_amp, resolve_device, workers_that_fit
+from emotion_yolo.yolo.mirror import divergence, mirrored
 from emotion_yolo.yolo.network import export_onnx, torch_forward
 from emotion_yolo.yolo.trainer import EmotionValidator
+from emotion_yolo.yolo.training import check
 from emotion_yolo.yolo.view import attach_targets, data_yaml
 from emotion_yolo.yolo.weights import check_weights, save_weights
 
@@ -97,6 +101,82 @@ def test_a_face_without_an_emotion_pulls_each_class_in_proportion_to_its_score(n
     assert raised.any()
     share = logits.detach().sigmoid()[0] / logits.detach().sigmoid()[0].sum(0)
     torch.testing.assert_close(gradient[:, raised] / gradient[:, raised].sum(0), share[:, raised], atol=1e-4, rtol=1e-3)
+
+
+def predictions(side: int, *, pictures: int) -> dict[str, Any]:
+    """Predictions of a network with levels of 8, 16 and 32 px for pictures of `side` px; every score its own."""
+    feats = [torch.zeros(pictures, 1, side // stride, side // stride) for stride in (8, 16, 32)]
+    anchors = sum(level.shape[2] * level.shape[3] for level in feats)
+    scores = torch.randn(pictures, 8, anchors, generator=torch.Generator().manual_seed(0))
+    return {"boxes": torch.zeros(pictures, 64, anchors), "scores": scores, "feats": feats}
+
+
+def in_the_mirror(scores: torch.Tensor, feats: list[torch.Tensor]) -> torch.Tensor:
+    """Scores [B, 8, A] of a network that answers for a mirror image with its answer's mirror image."""
+    levels = scores.split([level.shape[2] * level.shape[3] for level in feats], dim=-1)
+    grids = [part.unflatten(-1, level.shape[2:]) for part, level in zip(levels, feats, strict=True)]
+    return torch.cat([grid.flip(-1).flatten(2) for grid in grids], dim=-1)
+
+
+def faces_at(*boxes: list[float]) -> dict[str, torch.Tensor]:
+    """A batch of two pictures, one face each."""
+    return {
+        "img": torch.arange(2 * 3 * 64 * 64).view(2, 3, 64, 64),
+        "batch_idx": torch.arange(2.0),
+        "cls": torch.tensor([[3.0], [5.0]]),
+        "bboxes": torch.tensor(boxes),
+    }
+
+
+LEFT, RIGHT = [0.25, 0.5, 0.4, 0.5], [0.75, 0.5, 0.4, 0.5]
+
+
+def test_a_mirrored_batch_has_the_first_half_and_its_mirror_image_with_the_labels() -> None:
+    batch = faces_at(LEFT, RIGHT)
+    both = mirrored(batch)
+    torch.testing.assert_close(both["img"][0], batch["img"][0])
+    torch.testing.assert_close(both["img"][1], batch["img"][0].flip(-1))
+    assert both["batch_idx"].tolist() == [0, 1]
+    assert both["cls"].tolist() == [[3], [3]]
+    torch.testing.assert_close(both["bboxes"], torch.tensor([LEFT, RIGHT]))
+
+
+def test_only_a_network_that_names_the_mirror_image_otherwise_pays_for_it(network: DetectionModel) -> None:
+    batch = mirrored(faces_at(LEFT, RIGHT))
+    plain, consistent = criterion(network), criterion(network, mirror=2.0)
+    preds = predictions(64, pictures=2)
+    same = {**preds, "scores": torch.cat([preds["scores"][:1], in_the_mirror(preds["scores"][:1], preds["feats"])])}
+    for answers, pays in ((same, False), (preds, True)):
+        (without, _), (with_, items) = plain(answers, batch), consistent(answers, batch)
+        extra = with_ - without
+        assert (extra[1] > 0.1) == pays
+        torch.testing.assert_close(extra[[0, 2]], torch.zeros(2))
+        assert items["cls_loss"] * 2 == pytest.approx(float(with_[1]))
+        if not pays:
+            assert float(extra[1]) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_price_is_the_symmetric_divergence_of_the_class_shares() -> None:
+    # Scores far below 0, where the sigmoid is the exponential: shares are the softmax of the logits.
+    logits = torch.full((2, 2, 8), -20.0)
+    logits[0, 0, 1] += np.log(7)  # shares 7/14 and seven of 1/14 in the picture; even in the mirror image
+    foreground = torch.tensor([[True, False], [False, True]])
+    half, small = 7 / 14, 1 / 14
+    expected = (half - 1 / 8) * np.log(half * 8) + 7 * (small - 1 / 8) * np.log(small * 8)
+    assert float(divergence(logits, foreground, [(1, 2)])) == pytest.approx(expected, rel=1e-3)
+
+
+def test_anchors_that_stand_for_a_face_in_one_image_only_are_not_compared() -> None:
+    scores = torch.randn(2, 2, 8, requires_grad=True)
+    price = divergence(scores, torch.tensor([[True, False], [True, False]]), [(1, 2)])
+    assert float(price.detach()) == 0
+    price.backward()
+    assert not scores.grad.any()
+
+
+def test_a_batch_that_is_not_mirrored_costs_what_it_did(network: DetectionModel) -> None:
+    preds, batch = predictions(64, pictures=2), faces_at(LEFT, RIGHT)
+    torch.testing.assert_close(criterion(network, mirror=2.0)(preds, batch)[0], criterion(network)(preds, batch)[0])
 
 
 def test_a_face_with_probabilities_is_asked_for_these_whatever_the_network_says(scene: dict[str, torch.Tensor]) -> None:
@@ -212,6 +292,15 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ParamsError, match=rf"train\.device is '{device}', .* {count} GPUs? here; set it to {names}$"):
         resolve_device(device)
+
+
+@pytest.mark.parametrize("setting", [{"sizes": [64]}, {"mirror": 1.0}])
+def test_what_one_device_alone_can_do_is_refused_on_several(
+    setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(monkeypatch, 2)
+    with pytest.raises(ParamsError, match=r"train\.sizes and train\.mirror need a single device"):
+        check(load_params().train.model_copy(update={"device": "0,1", **setting}))
 
 
 def test_workers_are_as_many_as_the_shared_memory_has_room_for(tmp_path: Path) -> None:

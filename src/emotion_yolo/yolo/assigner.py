@@ -8,6 +8,7 @@ from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
+from emotion_yolo.yolo.mirror import add_consistency
 
 
 class FaceAwareAssigner(TaskAlignedAssigner):
@@ -37,8 +38,11 @@ class FaceAwareAssigner(TaskAlignedAssigner):
         return labels, boxes, scores[..., :FACE_ID] + scores[..., FACE_ID:] * shares, foreground, index
 
 
-def criterion(model: DetectionModel, targets: Any = None) -> Any:
-    """Return Ultralytics' own detection loss for `model`, made aware of faces without a class; `targets` is [T, 8]."""
+def criterion(model: DetectionModel, targets: Any = None, *, mirror: float = 0.0) -> Any:
+    """Return Ultralytics' own detection loss for `model`, made aware of faces without a class.
+
+    `targets` is [T, 8]; `mirror` is the weight of mirror consistency, see `yolo.mirror`.
+    """
     loss = model.init_criterion()
     parts: list[v8DetectionLoss] = [loss.one2many, loss.one2one] if isinstance(loss, E2ELoss) else [loss]
     for part in parts:
@@ -47,4 +51,6 @@ def criterion(model: DetectionModel, targets: Any = None) -> Any:
             topk=old.topk, num_classes=old.num_classes + 1, alpha=old.alpha, beta=old.beta, stride=old.stride,
             topk2=old.topk2, targets=targets,
         )  # fmt: skip
+        if mirror:
+            add_consistency(part, mirror)
     return loss

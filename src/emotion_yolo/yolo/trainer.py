@@ -1,6 +1,7 @@
 """The training loop: Ultralytics' trainer with eight classes, the loss of `assigner`, and resumable checkpoints."""
 
 import math
+import random
 import resource
 import shutil
 import sys
@@ -24,6 +25,7 @@ from emotion_yolo.structures.emotions import FACE_ID, FACE_NAME, NAMES
 from emotion_yolo.yolo import CPU_THREADS
 from emotion_yolo.yolo.assigner import criterion
 from emotion_yolo.yolo.console import epoch_line, start_line
+from emotion_yolo.yolo.mirror import mirrored
 from emotion_yolo.yolo.view import attach_targets
 
 RESUME_NAME = "resume.pt"
@@ -128,6 +130,9 @@ class EmotionTrainer(DetectionTrainer):
 
     on_epoch: ClassVar[OnEpoch | None] = None
     cpu_bf16: ClassVar[bool] = False
+    sizes: ClassVar[tuple[int, ...]] = ()
+    mirror: ClassVar[float] = 0.0
+    mirror_epochs: ClassVar[int] = 0
     environment: ClassVar[Mapping[str, Any] | None] = None
     names: ClassVar[dict[int, str]] = dict(enumerate(NAMES))
 
@@ -179,7 +184,7 @@ class EmotionTrainer(DetectionTrainer):
     def _setup_train(self) -> None:
         super()._setup_train()
         model = unwrap_model(self.model)
-        model.criterion = criterion(model, self.targets)
+        model.criterion = criterion(model, self.targets, mirror=self.mirror)
         if self.cpu_bf16:
             # Ultralytics 8.4.190 refuses bf16 on a CPU, where it was measured to take 0.6 of the time. The EMA, which
             # is what gets saved, was copied before and keeps its plain `forward`.
@@ -191,8 +196,13 @@ class EmotionTrainer(DetectionTrainer):
             say("train", start_line(**counts, environment=self.environment))
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Scale to 0-1, in the memory order of the weights; draw the very first batch."""
+        """Scale to 0-1, resize, in the memory order of the weights; draw the very first batch."""
+        if self.mirror and self.epoch >= self.epochs - self.mirror_epochs:
+            batch = mirrored(batch)
         batch = super().preprocess_batch(batch)
+        if self.sizes:
+            side = random.choice(self.sizes)  # noqa: S311 - of Ultralytics' seeded generator, as its multi_scale
+            batch["img"] = torch.nn.functional.interpolate(batch["img"], size=(side, side), mode="bilinear")
         if RANK in {-1, 0} and not (self.save_dir / BATCH_NAME).exists():
             draw_batch(batch, self.save_dir / BATCH_NAME)
         if self.device.type == "cpu":

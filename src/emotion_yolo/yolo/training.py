@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_yolo.digests import sha256_of
-from emotion_yolo.errors import TrainingError
+from emotion_yolo.errors import ParamsError, TrainingError
 from emotion_yolo.params import Train
 from emotion_yolo.progress import say
 from emotion_yolo.yolo.hardware import (
@@ -25,7 +25,9 @@ from emotion_yolo.yolo.hardware import (
 from emotion_yolo.yolo.trainer import ANSWERS_NAME, BATCH_NAME, RESUME_NAME, TRUTH_NAME, EmotionTrainer, Epoch, OnEpoch
 from emotion_yolo.yolo.weights import check_weights
 
-OURS = {"weights", "wise_ft_alpha", "scene_repeat", "valid_pictures", "amp", "device"}
+OURS = {
+    "weights", "wise_ft_alpha", "scene_repeat", "valid_pictures", "amp", "device", "sizes", "mirror", "mirror_epochs",
+}  # fmt: skip
 """What of `params.Train` is not Ultralytics' own argument of the same name."""
 PICTURES = (BATCH_NAME, TRUTH_NAME, ANSWERS_NAME)
 
@@ -64,10 +66,14 @@ def check(params: Train) -> Setup:
     """Resolve what `params` leave to the machine, before anything is loaded.
 
     Raises:
-        ParamsError: a device that is not there.
+        ParamsError: a device that is not there, or several where one is needed.
         ModelError: a precision that the device does not train in.
     """
     device = resolve_device(params.device)
+    if several_gpus(device) and (params.sizes or params.mirror):
+        raise ParamsError(
+            "train.sizes and train.mirror need a single device; set train.device to one, or leave them out"
+        )
     workers = workers_that_fit(params.workers, batch=params.batch, imgsz=params.imgsz)
     if workers < params.workers:
         message = f"{workers} data-loading processes instead of {params.workers}: /dev/shm has no room for more"
@@ -118,6 +124,8 @@ def train(
     else:
         check_weights(params.weights, alpha=params.wise_ft_alpha)
     EmotionTrainer.on_epoch, EmotionTrainer.cpu_bf16 = on_epoch, cpu_bf16
+    EmotionTrainer.sizes = tuple(params.sizes)
+    EmotionTrainer.mirror, EmotionTrainer.mirror_epochs = params.mirror, params.mirror_epochs
     EmotionTrainer.environment = setup.environment
     try:
         EmotionTrainer(overrides=overrides).train()
