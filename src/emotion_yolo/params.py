@@ -210,6 +210,7 @@ class Export(_Section):
 
     imgsz: Pixels
     max_upscale: Annotated[float, Field(ge=1, le=8)]
+    upscale_to: Annotated[int, Field(ge=1, le=4096)]
     parity: Positive
     fallback_conf: Annotated[float, Field(gt=0, le=1)]
     iou: Share

@@ -235,7 +235,10 @@ def test_a_size_that_the_network_was_not_trained_for_is_reported_with_the_remedy
     shown = list(predict(Detector.load(folder), valid, "valid crops"))
     report, warning = check_scale(folder, read_spec(folder), valid, shown, train_imgsz=96)
     assert report == {"valid_face_f1_as_shown": 0.0, "valid_face_f1_at_training_size": 1.0}
-    assert "set export.max_upscale to 1, or train at the size that crops are shown at" in warning
+    assert (
+        "set export.max_upscale to 1 and export.upscale_to to 96, or train at the size that crops are shown at"
+        in warning
+    )
 
 
 def set_params(root: Path, **changes: dict[str, Any]) -> None:

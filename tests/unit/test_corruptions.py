@@ -13,6 +13,7 @@ from emotion_yolo.evaluation.corruptions import (
     side_for_corruptions,
 )
 from emotion_yolo.evaluation.metrics import truth_xyxy
+from emotion_yolo.inference.artefact import Input
 from emotion_yolo.structures.labels import Labels
 from tests.builders import Image, labels_of
 
@@ -148,6 +149,8 @@ def test_a_face_as_high_as_the_input_fills_it() -> None:
 
 
 def test_the_input_is_no_larger_than_the_rotated_pictures_need() -> None:
-    assert side_for_corruptions(96, imgsz=416, max_upscale=1.17) == 160  # 96 · 1.366 · 1.17 = 153
-    assert side_for_corruptions(96, imgsz=128, max_upscale=1.17) == 128
-    assert side_for_corruptions(96, imgsz=416, max_upscale=8) == 416
+    assert side_for_corruptions(96, Input(imgsz=416, max_upscale=1.17)) == 160  # 96 · 1.366 · 1.17 = 153
+    assert side_for_corruptions(96, Input(imgsz=128, max_upscale=1.17)) == 128
+    assert side_for_corruptions(96, Input(imgsz=416, max_upscale=8)) == 416
+    assert side_for_corruptions(96, Input(imgsz=416, max_upscale=2, upscale_to=192)) == 192
+    assert side_for_corruptions(96, Input(imgsz=416, max_upscale=2, upscale_to=100)) == 160  # turned, 131 as it is

@@ -86,6 +86,17 @@ def test_a_small_picture_is_enlarged_no_more_than_allowed() -> None:
     assert box == Letterbox((100, 50), scale=1.2, left=148, top=178)
 
 
+@pytest.mark.parametrize(
+    ("long_side", "shown_at"),
+    [(40, 80), (72, 144), (100, 144), (144, 144), (145, 145), (400, 400), (416, 416), (800, 416)],
+)
+def test_a_small_picture_is_enlarged_to_a_side_and_a_larger_one_is_left_as_it_is(long_side: int, shown_at: int) -> None:
+    image = np.zeros((long_side // 2, long_side, 3), np.uint8)
+    tensor, box = letterbox(image, [(416, 416)], max_upscale=2, upscale_to=144)
+    assert box.scale == pytest.approx(shown_at / long_side)
+    assert (tensor[0, 208, :, 0] == 0).sum() == shown_at
+
+
 def test_a_picture_of_the_inputs_size_is_not_touched() -> None:
     image = painted(FACES)
     tensor, box = letterbox(image, [(96, 96)])

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_yolo.inference.artefact import Input
+from emotion_yolo.inference.letterbox import scale_of
 from emotion_yolo.structures.boxes import clip_xyxy, xywhn_to_xyxy, xyxy_to_xywhn
 from emotion_yolo.structures.images import PAD_GREY, Image
 from emotion_yolo.structures.labels import Labels
@@ -134,13 +136,17 @@ SCENE_CORRUPTIONS = ("blur", "jpeg10", "dark")
 """The corruptions under which photographs are measured too."""
 
 
-def side_for_corruptions(long_side: int, *, imgsz: int, max_upscale: float) -> int:
-    """Return the side in px of the smallest input that shows pictures of `long_side` px as one of `imgsz` px would.
+def side_for_corruptions(long_side: int, given: Input) -> int:
+    """Return the side in px of the smallest input that shows pictures of `long_side` px as the `given` one would.
 
     It has room for them under every corruption. What it saves is grey border, which would take most of the time.
     """
     turned = long_side * (cos(radians(_ROLL)) + sin(radians(_ROLL)))
-    return min(_whole_strides(turned * max_upscale), imgsz)
+    shown = max(
+        side * scale_of(side, imgsz=given.imgsz, max_upscale=given.max_upscale, upscale_to=given.upscale_to)
+        for side in (long_side, turned)
+    )
+    return min(_whole_strides(shown), given.imgsz)
 
 
 def face_heights(imgsz: int) -> dict[int, tuple[int, Corruption]]:

@@ -76,9 +76,7 @@ def measure_robustness(
     for name in sorted({sample.set for sample in faces}):
         samples = evenly([sample for sample in faces if sample.set == name], params.robustness)
         long_side = max(map(_long_side, samples))
-        detector = detectors.at(
-            side_for_corruptions(long_side, imgsz=given.imgsz, max_upscale=given.max_upscale), square=True
-        )
+        detector = detectors.at(side_for_corruptions(long_side, given), square=True)
         outcomes = run(
             [
                 *(Condition(corruption, detector, change) for corruption, change in CORRUPTIONS.items()),

@@ -120,7 +120,9 @@ def first_spec(folder: Path, params: Params, lineage: Lineage, storage: Storage)
         name=MODEL_NAME,
         version=onnx.sha256[:12],
         classes=NAMES,
-        input=Input(imgsz=params.export.imgsz, max_upscale=params.export.max_upscale),
+        input=Input(
+            imgsz=params.export.imgsz, max_upscale=params.export.max_upscale, upscale_to=params.export.upscale_to
+        ),
         files={
             "onnx": onnx,
             "openvino_xml": describe(folder / "model.xml"),

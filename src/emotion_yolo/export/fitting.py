@@ -83,11 +83,12 @@ def check_scale(
 ) -> tuple[dict[str, object], str]:
     """Compare the F1 of valid faces at the size crops are shown at with that at the training input.
 
-    The service enlarges pictures smaller than its input by up to `max_upscale`: a network trained on crops of 96 px was
-    seen to find next to nothing in the same crops at 160 px. Returns both for the report, and a warning or "".
+    The service enlarges small pictures (`max_upscale`, `upscale_to`): a network trained on crops of 96 px was seen to
+    find next to nothing in the same crops at 160 px. Returns both for the report, and a warning or "".
     """
     step = max(len(valid) // _SCALE_PICTURES, 1)
-    enlarged = spec.model_copy(update={"input": spec.input.model_copy(update={"max_upscale": 8.0})})
+    freely = spec.input.model_copy(update={"max_upscale": 8.0, "upscale_to": train_imgsz})
+    enlarged = spec.model_copy(update={"input": freely})
     detector = Detector.load(folder, spec=enlarged, imgsz=train_imgsz)
     at_training = _face_f1(list(predict(detector, valid[::step], "valid crops at the training size")))
     at_shown = _face_f1(shown[::step])
@@ -99,8 +100,10 @@ def check_scale(
         return report, ""
     side = max(max(detections.image_wh) for detections, _ in shown)
     upscale = max(round(train_imgsz / side, 2), 1.0)
+    shown_at = max(train_imgsz, side)
     message = f"the F1 of valid faces is {at_shown:.3f} as the service shows crops and {at_training:.3f} at train.imgsz"
-    advice = f"set export.max_upscale to {upscale:g}, or train at the size that crops are shown at"
+    settings = f"export.max_upscale to {upscale:g} and export.upscale_to to {shown_at}"
+    advice = f"set {settings}, or train at the size that crops are shown at"
     return report, f"{message}, {train_imgsz} px; {advice}"
 
 

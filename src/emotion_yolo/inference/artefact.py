@@ -28,6 +28,8 @@ class Input(_Part):
     """Grey value around the picture."""
     max_upscale: Annotated[float, Field(ge=1)] = 8.0
     """How many times a picture smaller than the input is enlarged at most; the rest stays grey."""
+    upscale_to: Annotated[int, Field(ge=1)] = 4096
+    """Long side in px to which a smaller picture is enlarged; one above it is never enlarged."""
 
 
 class File(_Part):

@@ -80,7 +80,9 @@ class Detector:
     def preprocess(self, image: Image) -> tuple[Image, Letterbox]:
         """Letterbox an RGB picture [H, W, 3] uint8; returns [1, h, w, 3] uint8, one of `canvases`."""
         given = self.spec.input
-        return letterbox(image, self.canvases, pad=given.pad, max_upscale=given.max_upscale)
+        return letterbox(
+            image, self.canvases, pad=given.pad, max_upscale=given.max_upscale, upscale_to=given.upscale_to
+        )
 
     def infer(self, tensor: Image) -> Tensor:
         """Run the network on [1, h, w, 3] uint8 RGB; returns [1, 12, A]."""

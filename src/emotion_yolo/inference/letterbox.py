@@ -36,13 +36,28 @@ def canvases(imgsz: int, *, stride: int = 32) -> tuple[Canvas, ...]:
     return tuple(dict.fromkeys([(imgsz, imgsz), (imgsz, short), (short, imgsz)]))
 
 
+def scale_of(
+    long_side: float, *, imgsz: int, max_upscale: float = float("inf"), upscale_to: float = float("inf")
+) -> float:
+    """Return by how much a picture with a `long_side` of so many px is scaled for an input of `imgsz` px.
+
+    A larger picture is reduced to it. A smaller one is enlarged to `upscale_to` px, and `max_upscale` times at most:
+    more pixels of the same detail only take a face out of the sizes that the network was trained on.
+    """
+    return min(imgsz / long_side, max_upscale, max(upscale_to / long_side, 1.0))
+
+
 def letterbox(
-    image: Image, canvases: Sequence[Canvas], *, pad: int = PAD_GREY, max_upscale: float = float("inf")
+    image: Image,
+    canvases: Sequence[Canvas],
+    *,
+    pad: int = PAD_GREY,
+    max_upscale: float = float("inf"),
+    upscale_to: float = float("inf"),
 ) -> tuple[Image, Letterbox]:
     """Scale an RGB picture [H, W, 3] and centre it on the smallest grey canvas that holds it; returns [1, h, w, 3].
 
-    The picture's long side becomes that of the canvases. A smaller picture is enlarged `max_upscale` times at most:
-    more pixels of the same detail only take a face out of the sizes that the network was trained on.
+    `scale_of` says by how much, for an input of the canvases' long side.
 
     Raises:
         ValueError: not an [H, W, 3] uint8 array with pixels in it.
@@ -50,7 +65,8 @@ def letterbox(
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"got an image of shape {image.shape} and type {image.dtype}, expected [H, W, 3] uint8 RGB")
     height, width = image.shape[:2]
-    scale = min(max(map(max, canvases)) / max(height, width), max_upscale)
+    imgsz = max(map(max, canvases))
+    scale = scale_of(max(height, width), imgsz=imgsz, max_upscale=max_upscale, upscale_to=upscale_to)
     new_w, new_h = max(round(width * scale), 1), max(round(height * scale), 1)
     fitting = [canvas for canvas in canvases if canvas[0] >= new_w and canvas[1] >= new_h]
     canvas_w, canvas_h = min(fitting, key=lambda canvas: canvas[0] * canvas[1])
