@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from emotion_yolo.imaging import ImageLimits, Picture, Plan, Refusal, RefusedImageError, inspect
-from emotion_yolo.imaging.isolation import DecoderPool
+from emotion_yolo.isolation.pool import DecoderPool
 
 from .memory import Hold, MemoryBudget
 from .problems import Code, Problem

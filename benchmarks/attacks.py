@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from emotion_yolo.imaging import ImageLimits, RefusedImageError, inspect
-from emotion_yolo.imaging.isolation import DecoderPool
+from emotion_yolo.isolation.pool import DecoderPool
 
 _HUGE = (26_000, 27_200)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.attacks import ATTACKS, bmp_rle, chunk, gif, jpeg, png, segment, striped_tiff, tiff, tiled_tiff, webp
 from emotion_yolo.imaging import ImageLimits, Refusal, RefusedImageError, decode, decode_plan, inspect
-from emotion_yolo.imaging.isolation import DecoderPool
+from emotion_yolo.isolation.pool import DecoderPool
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning")]
 

@@ -133,7 +133,7 @@ class _Seat:
         with self._lock:
             if self._process is None:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "emotion_yolo.imaging.worker"],
+                    [sys.executable, "-m", "emotion_yolo.isolation.worker"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,  # where libraries in C write

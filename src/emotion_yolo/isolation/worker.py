@@ -14,8 +14,8 @@ from typing import BinaryIO
 import cv2
 
 from emotion_yolo.imaging.decoding import decode_plan
-from emotion_yolo.imaging.isolation import HEAD, Job
 from emotion_yolo.imaging.refusals import Refusal, RefusedImageError, out_of_memory
+from emotion_yolo.isolation.pool import HEAD, Job
 
 # Room beside what inspection expects: stacks, the allocator's arenas, tables.
 _SPARE_BYTES = 48_000_000
