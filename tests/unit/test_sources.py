@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,32 @@ def state(root: Path) -> tuple[dict[str, bytes], str | None, list[str]]:
     return files_of(root / "data"), pin.read_text() if pin.exists() else None, left
 
 
+def replace_killed(root: Path, new: str, *, after: int, keep: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
+    """Replace the data of `root` by a file `new` in a process that is killed after so many renames."""
+    script = """
+import os, signal, sys
+from collections.abc import Sequence
+from pathlib import Path
+from emotion_yolo.sources import landing
+root, new, after, keep = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
+real, count = Path.rename, 0
+def killing(self, target):
+    global count
+    real(self, target)
+    count += 1
+    if count == after:
+        os.kill(os.getpid(), signal.SIGKILL)
+with landing.exclusive(root), landing.staging(root) as folder:
+    path = folder / "data" / new
+    path.parent.mkdir(parents=True)
+    path.write_text("new")
+    Path.rename = killing
+    with landing.replacing(root, folder / "data", keep=keep):
+        (root / "data.dvc").write_text("new pin")
+"""
+    return subprocess.run([sys.executable, "-c", script, str(root), new, str(after), *keep], check=False)
+
+
 OLD = ({"old.txt": b"old"}, "old pin", [])
 NEW = ({"new.txt": b"new"}, "new pin", [])
 
@@ -135,26 +162,7 @@ class TestLanding:
             (tmp_path / "data/old.txt").write_text("old")
             (tmp_path / "data.dvc").write_text("old pin")
         renames = 4 if had_data else 3
-        script = f"""
-import os, signal, sys
-from pathlib import Path
-from emotion_yolo.sources import landing
-real, count = Path.rename, 0
-def killing(self, target):
-    global count
-    real(self, target)
-    count += 1
-    if count == {kill_after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-root = Path(sys.argv[1])
-with landing.exclusive(root), landing.staging(root) as folder:
-    (folder / "data").mkdir()
-    (folder / "data/new.txt").write_text("new")
-    Path.rename = killing
-    with landing.replacing(root, folder / "data"):
-        (root / "data.dvc").write_text("new pin")
-"""
-        done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+        done = replace_killed(tmp_path, "new.txt", after=kill_after)
         assert done.returncode == (-9 if kill_after <= renames else 0)
         with landing.exclusive(tmp_path) as recovered:
             assert recovered == (kill_after < renames)
@@ -167,26 +175,7 @@ with landing.exclusive(root), landing.staging(root) as folder:
             (project / "data" / name).mkdir()
             (project / "data" / name / "a.txt").write_text(name)
         before = state(project)
-        script = f"""
-import os, signal, sys
-from pathlib import Path
-from emotion_yolo.sources import landing
-real, count = Path.rename, 0
-def killing(self, target):
-    global count
-    real(self, target)
-    count += 1
-    if count == {kill_after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-root = Path(sys.argv[1])
-with landing.exclusive(root), landing.staging(root) as folder:
-    (folder / "data/new").mkdir(parents=True)
-    (folder / "data/new/a.txt").write_text("new")
-    Path.rename = killing
-    with landing.replacing(root, folder / "data", keep=["kept"]):
-        (root / "data.dvc").write_text("new pin")
-"""
-        done = subprocess.run([sys.executable, "-c", script, str(project)], check=False)
+        done = replace_killed(project, "new/a.txt", after=kill_after, keep=["kept"])
         assert done.returncode == (-9 if kill_after <= 5 else 0)
         with landing.exclusive(project) as recovered:
             assert recovered == (kill_after < 5)
