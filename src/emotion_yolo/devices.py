@@ -1,4 +1,4 @@
-"""What the processor at hand can compute in. The only root module that imports torch, and only when called."""
+"""Numeric precisions of this CPU. The only root module that imports torch, and only when called."""
 
 
 def cpu_has_bf16() -> bool:

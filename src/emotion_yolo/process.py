@@ -1,4 +1,4 @@
-"""How a process of ours ends: an error is a message and an exit code, SIGTERM is taken like Ctrl-C."""
+"""How commands and stages end: an error of this package is a message and an exit code, SIGTERM acts like Ctrl-C."""
 
 import errno
 import io

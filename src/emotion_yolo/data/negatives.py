@@ -1,4 +1,4 @@
-"""Pictures without a face, drawn: what a detector that was only ever shown faces takes for one.
+"""Synthetic negatives: drawn pictures without a face that a detector trained on faces alone mistakes for one.
 
 Of the kinds, `LEARNT` are mixed into the train split; `HELD_OUT` are not, and tell whether that carries over.
 """

@@ -1,4 +1,4 @@
-"""A network that tells people apart, made to name expressions: dlib's face recognition ResNet of 29 convolutions.
+"""A face recognition network fine-tuned to classify expressions: dlib's ResNet of 29 convolutions.
 
 AffectNet's subset has some 16,000 train crops, and a network learns from them what a face looks like as well as what it
 expresses. This one has learnt the first from three million pictures (Davis King, dlib 19.3, weights in the public

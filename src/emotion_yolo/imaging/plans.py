@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8]
 class ImageLimits:
     """What a picture may measure: bytes of its file, pixels, px of a side, bytes of memory while it is decoded.
 
-    The defaults are for files of strangers.
+    The defaults are for untrusted files.
     """
 
     max_bytes: int = 10_000_000

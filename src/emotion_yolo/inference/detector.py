@@ -68,8 +68,8 @@ class Detector:
             )
         except ImportError as error:
             raise ModelError(f"backend is {backend!r}, but {error.name} is not installed; install it") from error
-        # The first answer tells whether this is a network of ours: ONNX files with free dimensions do not say how many
-        # numbers a box they answer with.
+        # The shape of the first answer shows whether this project exported the network: ONNX files with free dimensions
+        # do not say how many numbers a box they answer with.
         answer = infer(np.zeros((1, size, size, 3), np.uint8))
         expected = 4 + len(NAMES)
         if answer.ndim != 3 or answer.shape[1] != expected:

@@ -1,4 +1,4 @@
-"""Where a face lies in a picture and how much of it the face fills: tiles, parts of photographs, and places without."""
+"""Geometry of composed pictures: the face on its tile, parts of photographs, regions without a face."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From "the face is the whole picture" to where it is: a face detector looks into every crop.
+"""Localises the face in crops whose label is the whole picture, with a face detector.
 
 The rule: a crop's box becomes the most confident face found in it. A crop without a face found keeps its place under
 the `typical` box, the median of all that were found: a measure on the easy part of a set flatters.

@@ -47,9 +47,9 @@ def map_classes(
     """
     given = {name: target_from_text(text) for name, text in card.map.items()} if card else {}
     given |= mapping
-    if strangers := mapping.keys() - set(names.values()):
+    if unknown_names := mapping.keys() - set(names.values()):
         raise LayoutError(
-            f"{where}: --map names {', '.join(sorted(strangers))}, which is no class of this set; its classes are "
+            f"{where}: --map names {', '.join(sorted(unknown_names))}, which is no class of this set; its classes are "
             f"{', '.join(names.values())}"
         )
     shown: dict[str, int] = {}

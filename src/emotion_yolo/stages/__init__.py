@@ -6,7 +6,7 @@ from emotion_yolo.process import run_process
 
 
 def run_stage(main: Callable[[], None], *, interrupted: str = "the next `dvc repro` runs this stage anew") -> None:
-    """Run a stage as a process: an error of ours is a message and an exit code, SIGTERM is taken like Ctrl-C.
+    """Run a stage as a process: an error of this package is a message and an exit code, SIGTERM acts like Ctrl-C.
 
     `interrupted` says what becomes of a stage that was cut off.
     """

@@ -24,6 +24,6 @@ class Emotion(IntEnum):
 NAMES: tuple[str, ...] = tuple(emotion.label for emotion in Emotion)
 
 FACE_ID = len(NAMES)
-"""Class id, in prepared labels only, of a face whose expression nobody has named: it has no emotion loss."""
+"""Class id, in prepared labels only, of a face without an emotion label: it has no emotion loss."""
 
 FACE_NAME = "face"

@@ -1,4 +1,4 @@
-"""Pictures on disk: which files are ones, and their pixels."""
+"""Image files: which suffixes count as pictures, and their pixels."""
 
 from emotion_yolo.imaging import Pixels as Image
 from emotion_yolo.imaging import read_rgb

@@ -12,7 +12,7 @@ from emotion_yolo.yolo.mirror import add_consistency
 
 
 class FaceAwareAssigner(TaskAlignedAssigner):
-    """Ultralytics' assigner with labels beyond the classes: `FACE_ID`, a face of an expression that nobody has named,
+    """Ultralytics' assigner with labels beyond the classes: `FACE_ID`, a face without an emotion label,
     and from `FACE_ID + 1` on the rows of `targets` [T, 8], probabilities of the eight emotions.
 
     Such a face takes anchors by the sum of their scores. Its target there is spread over the classes as its row of

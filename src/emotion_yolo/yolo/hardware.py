@@ -1,4 +1,4 @@
-"""What a training runs on: device, precision, threads, shared memory, and a record of all that its arithmetic knows."""
+"""What a training runs on: device, precision, threads, shared memory, and a record of what affects its arithmetic."""
 
 import ctypes
 import os

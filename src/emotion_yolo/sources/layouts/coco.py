@@ -98,7 +98,7 @@ def _read(root: Path, files: Sequence[tuple[Path, _Coco]], numbers: dict[int, in
     index: defaultdict[str, list[Path]] = defaultdict(list)
     for picture in pictures_below(root):
         index[picture.name].append(picture)
-    crowds = from_polygons = strangers = degenerate = 0
+    crowds = from_polygons = unlisted = degenerate = 0
     for path, coco in files:
         split = split_of(path.stem) or (split_of(path.parent.name) if path.parent != root else None)
         by_image: defaultdict[int | str, list[_Annotation]] = defaultdict(list)
@@ -129,12 +129,12 @@ def _read(root: Path, files: Sequence[tuple[Path, _Coco]], numbers: dict[int, in
                     continue
                 lines.append(line)
             yield Item(split, _name(found, root), found, "".join(lines))
-        strangers += sum(map(len, by_image.values()))
+        unlisted += sum(map(len, by_image.values()))
     for count, what in (
         (crowds, "annotations of crowds (iscrowd) were left out"),
         (from_polygons, "polygons without a bbox became the boxes around them"),
         (degenerate, "annotations without a box inside their picture were left out"),
-        (strangers, "annotations belong to no listed picture and were left out"),
+        (unlisted, "annotations belong to no listed picture and were left out"),
     ):
         if count:
             remarks.notes.append(f"{count:,} {what}")
