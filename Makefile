@@ -8,19 +8,21 @@ export DVC_NO_ANALYTICS := 1
 export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site-cache
 # Settings that would install elsewhere than into .venv.
 unexport PIP_USER PIP_TARGET PIP_PREFIX
-# uv takes certificates and package index from where pip takes them.
 export UV_SYSTEM_CERTS ?= true
-ifdef PIP_INDEX_URL
-export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
-endif
 ifdef PIP_EXTRA_INDEX_URL
 export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)
 endif
-ifdef PIP_CERT
-export SSL_CERT_FILE ?= $(PIP_CERT)
-endif
 
-.PHONY: help setup repro test check format experiments serve bench-service bench-training bench-precision ablation test-image release lock clean
+# uv takes certificates and package index from where pip takes them, variables or pip.conf; pip takes SSL_CERT_FILE too,
+# which pips before 24.2 do not know.
+define FROM_PIP
+set_in_pip() { $(BIN)/python -m pip config get "global.$$1" 2>/dev/null; }; \
+  cert="$${PIP_CERT:-$$(set_in_pip cert)}"; index="$${PIP_INDEX_URL:-$$(set_in_pip index-url)}"; \
+  if [ -n "$$cert$$SSL_CERT_FILE" ]; then export PIP_CERT="$${cert:-$$SSL_CERT_FILE}" SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; fi; \
+  if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
+endef
+
+.PHONY: help setup repro test check format experiments serve bench-service attack-service bench-training bench-precision ablation test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -30,7 +32,7 @@ setup: .venv/.installed  ## create .venv and install the pinned packages
 .venv/.installed: requirements/bootstrap.txt requirements/dev.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"{sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or later; set PYTHON=…")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bootstrap.txt \
+	@$(FROM_PIP); $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bootstrap.txt \
 	  && $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt \
 	  && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . \
 	  || { echo "make setup: the packages could not be installed; check the network and pip's settings (PIP_INDEX_URL, PIP_CERT)" >&2; exit 1; }
@@ -65,6 +67,9 @@ bench-service: setup  ## measure the service beside a naive one (PHOTO=some.jpg)
 	@test -n "$(PHOTO)" || { echo "name a photo: make bench-service PHOTO=some.jpg"; exit 2; }
 	@python -m benchmarks.service --photo $(PHOTO) --weights models/release/weights.pt
 
+attack-service: setup  ## attack the service for ten minutes beside an honest client
+	@python -m benchmarks.siege
+
 bench-training: setup  ## measure an epoch beside one of bare Ultralytics, on the prepared set
 	@python -m benchmarks.training
 
@@ -81,9 +86,9 @@ release: setup  ## make the evaluated model the release in models/release
 	@emotion-yolo release
 
 lock:  ## resolve requirements/*.txt anew from pyproject.toml
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --extra api -o requirements/api.txt
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --extra train -c requirements/api.txt -o requirements/train.txt
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --all-extras -o requirements/dev.txt
+	@$(FROM_PIP); uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --extra api -o requirements/api.txt
+	@$(FROM_PIP); uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --extra train -c requirements/api.txt -o requirements/train.txt
+	@$(FROM_PIP); uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --all-extras -o requirements/dev.txt
 
 clean:  ## remove what can be made again; data, models and caches of DVC stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .ultralytics .coverage htmlcov

@@ -11,11 +11,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+START_S = 600
 
 
 @dataclass
@@ -31,6 +32,19 @@ class Service:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
+    def tree_mb(self) -> float:
+        """Return the resident memory of the process and its children together."""
+        pages = 0
+        for process in _family(self.process.pid):
+            with suppress(OSError):  # it has just ended
+                pages += int(Path(f"/proc/{process}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the process has taken."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
     def get(self, path: str) -> tuple[int, bytes]:
         """Fetch a path."""
         try:
@@ -38,6 +52,18 @@ class Service:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
+
+
+def _family(ancestor: int) -> set[int]:
+    """Return the ids of a process and of all that descend from it."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    family = {ancestor}
+    while found := {child for child, parent in parents.items() if parent in family} - family:
+        family |= found
+    return family
 
 
 def free_port() -> int:
@@ -72,8 +98,8 @@ def serve(
                     break
             except OSError:
                 pass
-            if time.perf_counter() - started > 120:
-                raise SystemExit("the server was not ready within 120 s")
+            if time.perf_counter() - started > START_S:
+                raise SystemExit(f"the server was not ready within {START_S} s")
             time.sleep(0.01)
         service.ready_s = time.perf_counter() - started
         yield service

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.service import aims, table
+from benchmarks.service import Load, aims, table
 
 
 def side(*, pictures_s: float, rss_mb: float, ready_s: float, server_ms: float) -> dict[str, Any]:
-    row = {"p50": 20.0, "p99": 30.0, "pictures_s": pictures_s, "refused": 0, "server_p50": server_ms}
+    row = {"p50": 20.0, "p99": 30.0, "pictures_s": pictures_s, "cpu_ms": 50.0, "refused": 0, "server_p50": server_ms}
     cases = {f"{size}, {clients}": row for size in ("640x480", "12 MP") for clients in (1, 16)}
     return {"ready_s": ready_s, "rss_idle_mb": 1.0, "rss_mb": rss_mb, "rss_peak_mb": rss_mb, **cases}
 
@@ -54,3 +54,13 @@ def test_without_the_naive_service_only_its_aims_are_left_out(results: dict[str,
     del results["naive"]
     assert len(aims(results)) == 4
     assert "naive" not in table(results)
+
+
+def test_figures_count_answers_in_the_time_of_all_rounds() -> None:
+    load = Load(latencies_ms=[10.0, 30.0, 20.0, 40.0], server_ms=[9.0], refused=2, seconds=0.5, cpu_s=0.2)
+    figures = load.figures()
+    assert (figures["pictures_s"], figures["cpu_ms"], figures["p50"], figures["refused"]) == (8, 50, 30, 2)
+
+
+def test_the_table_tells_the_load_of_the_machine(results: dict[str, Any]) -> None:
+    assert "load of the machine, 1, 5, 15 minutes: 3.0, 2.0, 1.0" in table(results | {"load": (3.0, 2.0, 1.0)})
