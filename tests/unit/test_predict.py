@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from emotion_yolo.errors import SourceError, StorageError
-from emotion_yolo.imaging import ImageLimits, decode
+from emotion_yolo.imaging import ImageLimits, Picture, decode
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.predict.copies import AnnotatedCopies
 from emotion_yolo.predict.run import predict
 from emotion_yolo.predict.sources import Inputs
+from emotion_yolo.structures.detections import Detections
 from emotion_yolo.video.reading import read_video
 from tests.builders import exported_model, painted, save_picture
 from tests.video_builders import motion_jpeg, timed, with_zeroed_frame
@@ -221,6 +222,50 @@ def test_a_file_that_is_no_copy_is_not_replaced_even_on_request(detector: Detect
         answers(detector, save_picture(tmp_path / "x.png", painted({})), copies=copies)
     assert (tmp_path / "out" / "x.jpg").read_bytes() == b"somebody's"
     assert names_in(tmp_path / "out") == ["x-1.jpg", "x.jpg"]
+
+
+def test_a_picture_in_the_place_of_a_copy_is_read_and_never_replaced(detector: Detector, tmp_path: Path) -> None:
+    save_picture(tmp_path / "x.png", painted({(1, 1): 2}))
+    with AnnotatedCopies(tmp_path) as copies:
+        answers(detector, tmp_path, copies=copies)
+    theirs = save_picture(tmp_path / "x.jpg", painted({(1, 1): 3}, width=64, height=64))
+    before = theirs.read_bytes()
+    with AnnotatedCopies(tmp_path, overwrite=True) as copies:
+        assert [Path(str(answer["source"])).name for answer in answers(detector, tmp_path, copies=copies)] == [
+            "x.jpg",
+            "x.png",
+        ]
+    assert theirs.read_bytes() == before
+
+
+@pytest.mark.parametrize("stem", ["a\nb", "é" * 125, "x" * 251, os.fsdecode(b"caf\xe9"), "12 angry", '"'])
+def test_a_copy_of_any_name_is_known_as_one(detector: Detector, tmp_path: Path, stem: str) -> None:
+    save_picture(tmp_path / "plain.png", painted({(1, 1): 2})).rename(tmp_path / f"{stem}.png")
+    theirs = save_picture(tmp_path / "b.jpg", painted({}))
+    before = theirs.read_bytes()
+    for overwrite in (False, True):
+        with AnnotatedCopies(tmp_path, overwrite=overwrite) as copies:
+            assert len(answers(detector, tmp_path, copies=copies)) == 2
+    assert theirs.read_bytes() == before
+    assert len(names_in(tmp_path)) == 4
+
+
+def test_a_picture_that_goes_before_it_is_drawn_on_never_spoils_the_rest(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = 4 * detector.imgsz
+    large = save_picture(tmp_path / "large.jpg", painted({}, width=side, height=side))
+    find = detector.predict_picture
+
+    def find_while_it_goes(picture: Picture, *, conf: float | None = None) -> Detections:
+        large.unlink(missing_ok=True)
+        return find(picture, conf=conf)
+
+    monkeypatch.setattr(detector, "predict_picture", find_while_it_goes)
+    with AnnotatedCopies(tmp_path / "out") as copies:
+        first, second = answers(detector, large, save_picture(tmp_path / "x.png", painted({})), copies=copies)
+    assert "large.jpg: cannot be read" in first["error"]
+    assert second["detections"] == []
 
 
 def test_a_file_system_without_hard_links_is_written_to_all_the_same(

@@ -1,11 +1,14 @@
 """Annotated copies of pictures and videos, which never replace a file that this run did not write.
 
 A copy is written under a temporary name beside its place and moved there when it is complete: a run that ends early
-leaves whole files. Names of copies are listed in the folder, so that a later run does not take them for pictures.
+leaves whole files. Copies are listed in the folder with their sizes, so that a later run does not take them for
+pictures, nor a picture that was put in the place of one for a copy.
 """
 
 import errno
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,17 +20,33 @@ from emotion_yolo.structures.images import Image
 from emotion_yolo.video.writing import VideoWriter
 
 LIST_NAME = ".emotion-yolo-copies"
-"""File in a folder of copies that lists them, a name a line."""
+"""File in a folder of copies that lists them: a JSON array of name and bytes a line, the last one of a name holds."""
+
+_LONGEST_STEM = 200
+"""Bytes of a copy's name before its number and suffix; file systems allow 255 in all."""
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 def copies_in(folder: Path) -> frozenset[str]:
-    """Return the names of the files in `folder` that are annotated copies."""
+    """Return the names of the files in `folder` that are annotated copies, unchanged since."""
     try:
-        return frozenset((folder / LIST_NAME).read_text("utf-8", errors="surrogateescape").splitlines())
+        lines = (folder / LIST_NAME).read_text("utf-8", errors="replace").splitlines()
     except OSError:
         return frozenset()
+    sizes: dict[str, int] = {}
+    for line in lines:
+        with suppress(ValueError, TypeError):  # a line that was not written to its end, or by hand
+            name, size = json.loads(line)
+            sizes[name] = size
+    return frozenset(name for name, size in sizes.items() if _size_of(folder / name) == size)
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):  # ValueError: a NUL in a name
+        return None
 
 
 class AnnotatedCopies:
@@ -63,8 +82,8 @@ class AnnotatedCopies:
         encoded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         if not encoded:
             raise StorageError(f"{name}: cannot be encoded as JPEG; run without --out, or leave it out")
-        stem = Path(name).stem
-        partial = self._partial(stem, ".jpg")
+        stem = _stem_of(name)
+        partial = self._partial(".jpg")
         try:
             partial.write_bytes(data.tobytes())
         except OSError as error:
@@ -79,8 +98,8 @@ class AnnotatedCopies:
             StorageError: it cannot be written.
         """
         if self._video is None:
-            self._video_name = Path(name.replace(":", "-")).stem
-            self._video = VideoWriter(self._partial(self._video_name, ".mp4"), sound_of=sound_of)
+            self._video_name = _stem_of(name.replace(":", "-"))
+            self._video = VideoWriter(self._partial(".mp4"), sound_of=sound_of)
         self._video.write(image, time_s=time_s)
 
     def finish_video(self) -> Path | None:
@@ -93,10 +112,10 @@ class AnnotatedCopies:
             return None
         video, self._video = self._video, None
         video.close()
-        return self._place(self._partial(self._video_name, ".mp4"), self._video_name, ".mp4")
+        return self._place(self._partial(".mp4"), self._video_name, ".mp4")
 
-    def _partial(self, stem: str, suffix: str) -> Path:
-        return self._folder / f".{stem}.partial{suffix}"
+    def _partial(self, suffix: str) -> Path:
+        return self._folder / f".emotion-yolo-{os.getpid()}.partial{suffix}"
 
     def _place(self, partial: Path, stem: str, suffix: str) -> Path:
         try:
@@ -111,9 +130,8 @@ class AnnotatedCopies:
                     break
                 number += 1
             self._written.add(name)
-            if name not in self._replaceable:
-                with (self._folder / LIST_NAME).open("a", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write(f"{name}\n")
+            with (self._folder / LIST_NAME).open("a", encoding="ascii") as file:
+                file.write(json.dumps([name, path.stat().st_size]) + "\n")
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise _refusal(path, error) from error
@@ -126,6 +144,12 @@ class AnnotatedCopies:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.finish_video()
+
+
+def _stem_of(name: str) -> str:
+    """Return a file's name without its suffix, cut where the name of its copy would become too long."""
+    stem = Path(name).stem
+    return os.fsdecode(os.fsencode(stem)[:_LONGEST_STEM]) if len(os.fsencode(stem)) > _LONGEST_STEM else stem
 
 
 def _move_without_replacing(source: Path, target: Path) -> bool:

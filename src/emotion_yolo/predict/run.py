@@ -81,7 +81,11 @@ def predict(
                 continue
             faces = detector.predict_picture(picture, conf=conf)
             if copies is not None:
-                image = picture.pixels if picture.factor == 1 else read_rgb(source.path)
+                try:
+                    image = picture.pixels if picture.factor == 1 else read_rgb(source.path)
+                except ImageError as error:  # too large to be decoded whole, or gone meanwhile
+                    yield frame.record() | {"error": str(error)}
+                    continue
                 drawn = draw_detections(image, faces)
                 if frame.time_s is None:
                     copies.add_picture(source.name, drawn)
