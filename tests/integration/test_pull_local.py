@@ -289,6 +289,18 @@ class TestRefusals:
         ):
             pull("afectnet", root=project)
 
+    @pytest.mark.parametrize(
+        ("source", "words"),
+        [
+            ("http:set.zip", "no such source"),
+            ("https://[example/set.zip", "address cannot be read"),
+            ("https://example:99999/set.zip", "address cannot be read"),
+        ],
+    )
+    def test_what_only_looks_like_an_address_is_refused(self, project: Path, source: str, words: str) -> None:
+        with pytest.raises(SourceError, match=words):
+            pull(source, root=project)
+
     def test_data_changed_by_hand_are_not_replaced(self, pulled: Path, crops: Path) -> None:
         (pulled / "data/sample/train/labels/0.txt").write_text("1 0.5 0.5 1 1\n")
         before = state(pulled)

@@ -49,7 +49,8 @@ def test_leaves_out_what_macos_adds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../escaped.txt", "a/../../escaped.txt", "/escaped.txt", "C:/escaped.txt", "..\\escaped.txt"]
+    "name",
+    ["../escaped.txt", "a/../../escaped.txt", "/escaped.txt", "C:/escaped.txt", "./C:/escaped.txt", "..\\escaped.txt"],
 )
 def test_refuses_an_entry_that_leaves_the_folder(tmp_path: Path, name: str) -> None:
     archive = archive_of(tmp_path / "a.zip", {"fine.txt": "x", name: "x"})
@@ -240,6 +241,16 @@ def test_refuses_a_damaged_tar(tmp_path: Path, cut: int) -> None:
 def test_takes_backslashes_for_slashes(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"set\\empty\\": "", "set\\a.txt": "a"})
     assert unpack_all(archive, tmp_path / "out") == {"set/a.txt": b"a"}
+
+
+def test_takes_backslashes_of_a_tar_for_slashes(tmp_path: Path) -> None:
+    archive = tar_of(tmp_path / "a.tar", {"set\\a.txt": b"a"}, mode="w")
+    assert unpack_all(archive, tmp_path / "out") == {"set/a.txt": b"a"}
+
+
+def test_takes_times_of_day_in_names(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "a.zip", {"2024-01-01T10:20:30/a.jpg": "a"})
+    assert unpack_all(archive, tmp_path / "out") == {"2024-01-01T10:20:30/a.jpg": b"a"}
 
 
 def test_hashes_a_file(tmp_path: Path) -> None:

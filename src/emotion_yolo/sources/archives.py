@@ -4,6 +4,7 @@ import errno
 import gzip
 import hashlib
 import lzma
+import re
 import shutil
 import stat
 import struct
@@ -125,7 +126,7 @@ def _tar_entries(archive: Path) -> Iterator[Entry]:
         for member in tar:
             if member.isdir() and member.name in (".", "./"):
                 continue
-            path = safe_relative(member.name)
+            path = safe_relative(member.name.replace("\\", "/"))
             if path is None:
                 raise ArchiveError(f"{archive}: entry {member.name!r} leaves the folder; do not trust this archive")
             if member.issym() or member.islnk():
@@ -145,7 +146,9 @@ def sha256(path: Path) -> str:
 def safe_relative(name: str) -> PurePosixPath | None:
     """Return `name` as a path that stays below whatever folder it is joined to, or None if it does not."""
     path = PurePosixPath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]:
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name:
+        return None
+    if re.match(r"[A-Za-z]:", path.parts[0]):  # a drive; a time of day is harmless
         return None
     return path
 

@@ -66,7 +66,7 @@ def fetch(source: str, session: Session) -> Fetched:
         ArchiveError: a file of another kind, or an archive that must not be unpacked.
     """
     named = session.cards.get(source)
-    scheme = urlsplit(source).scheme.lower()
+    scheme = _scheme_of(source)
     path = Path(source).expanduser()
     if source == SAMPLE_NAME:
         if not (session.root / SAMPLE).is_dir():
@@ -107,6 +107,22 @@ def fetch(source: str, session: Session) -> Fetched:
         f"{source}: no such source; expected {', '.join(names)}, a folder, an archive, a CSV, s3://bucket/key.zip, "
         "s3://bucket/folder/ or https://….zip"
     )
+
+
+def _scheme_of(source: str) -> str:
+    """Return the scheme of an address, in lower case; empty for a name of a file, such as `http:clip.zip`.
+
+    Raises:
+        SourceError: an address that cannot be one.
+    """
+    if "://" not in source:
+        return ""
+    try:
+        parts = urlsplit(source)
+        parts.port  # noqa: B018 - is parsed when it is asked for
+    except ValueError as error:
+        raise SourceError(f"the address cannot be read ({error}); check its host and port") from error
+    return parts.scheme
 
 
 def _download(file: Path, where: str, record: Mapping[str, str], session: Session) -> Fetched:
