@@ -229,17 +229,20 @@ class TestYolo:
         for name in ("train/images/._p0.png", "train/images/Thumbs.db", "train/images/@eaDir/p0.png", "__MACOSX/a.png"):
             (source / name).parent.mkdir(exist_ok=True)
             (source / name).write_bytes(b"left by a desktop")
-        (source / "train/images/phone.HEIC").write_bytes(b"heic")
+        for name in ("phone.HEIC", "download.jfif", "scan.pgm"):
+            (source / "train/images" / name).write_bytes(b"no format that is read")
         (source / "extra").mkdir()
         write_picture(source / "extra/unsorted.jpg", 5)
         write_picture(source / "train/images/alone.png", 6)
         landed = stage_one(source, tmp_path / "out")
         assert dict(landed.left_out) == {
             "extra/unsorted.jpg": "outside the folders and lists of its splits",
+            "train/images/download.jfif": ".jfif is not read; convert it to JPEG or PNG",
             "train/images/phone.HEIC": ".HEIC is not read; convert it to JPEG or PNG",
+            "train/images/scan.pgm": ".pgm is not read; convert it to JPEG or PNG",
         }
-        assert (landed.found, landed.landed) == (12, 10)
-        assert "  12 pictures found, 10 landed, 2 left out" in landed.lines()
+        assert (landed.found, landed.landed) == (14, 10)
+        assert "  14 pictures found, 10 landed, 4 left out" in landed.lines()
         assert landed.record.pictures["train"] == {"anger": 3, "happy": 3, "unlabelled": 1}
 
     def test_a_name_that_is_not_utf_8_is_left_out(self, tmp_path: Path) -> None:

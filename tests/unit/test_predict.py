@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from emotion_yolo.errors import SourceError, StorageError
@@ -116,6 +117,24 @@ def test_what_systems_leave_beside_pictures_is_skipped_and_counted(tmp_path: Pat
         "not a picture by its file name": 2,
         "video inside a folder; name it to read it": 1,
     }
+
+
+def test_pictures_are_read_by_content_under_every_ending_of_their_format(detector: Detector, tmp_path: Path) -> None:
+    photo = save_picture(tmp_path / "photo.jpg", painted({(1, 1): 4}))
+    for name in ("download.jfif", "old.JPE"):
+        (tmp_path / name).write_bytes(photo.read_bytes())
+    PIL.Image.fromarray(painted({})).save(tmp_path / "moving.gif")
+    found = {Path(answer["source"]).name: len(answer["detections"]) for answer in answers(detector, tmp_path)}
+    assert found == {"download.jfif": 1, "moving.gif": 0, "old.JPE": 1, "photo.jpg": 1}
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.DIVX", "a.vob", "2024-01-01T10:20:30.wmv", "http:a.3gp", "-a.ts"])
+def test_a_video_is_one_whatever_its_ending(
+    detector: Detector, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    motion_jpeg(tmp_path / "made" / "clip.avi", 2).rename(name)
+    assert [answer["frame"] for answer in answers(detector, name)] == [0, 1]
 
 
 def test_a_folder_named_as_a_picture_is_a_folder(tmp_path: Path) -> None:

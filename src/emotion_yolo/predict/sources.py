@@ -14,6 +14,7 @@ from emotion_yolo.structures.images import SUFFIXES
 from emotion_yolo.video import reading
 
 _HEIF = frozenset({".heic", ".heif", ".hif"})
+_PICTURES = SUFFIXES | {".dib", ".gif", ".jfif", ".jpe"}  # sets of training pictures have to be of the former
 _FOLDERS_OF_SYSTEMS = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin"})
 
 
@@ -91,7 +92,7 @@ class Inputs:
             reason = "neither a file nor a folder, or a broken link"
         elif suffix in _HEIF and not find_spec("pillow_heif"):
             reason = "HEIC picture; to read it: pip install 'emotion-yolo[heic]'"
-        elif suffix in SUFFIXES or suffix in _HEIF:
+        elif suffix in _PICTURES or suffix in _HEIF:
             return True
         elif suffix in reading.SUFFIXES:
             reason = "video inside a folder; name it to read it"

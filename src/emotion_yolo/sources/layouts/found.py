@@ -19,7 +19,10 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 """What folders and files of splits are called, in lower case."""
 
-UNREAD_SUFFIXES = frozenset({".avif", ".gif", ".heic", ".heif", ".jp2", ".pfm", ".psd", ".raw", ".svg"})
+UNREAD_SUFFIXES = frozenset(
+    {".arw", ".avif", ".cr2", ".cr3", ".dib", ".dng", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe"}
+    | {".jxl", ".mpo", ".nef", ".pbm", ".pfm", ".pgm", ".pnm", ".ppm", ".psd", ".raw", ".svg", ".tga"}
+)
 """Endings, in lower case, of pictures that are not read; each is reported."""
 
 _LITTER = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin"})
