@@ -118,9 +118,12 @@ def sample(
 @app.command()
 def report() -> None:
     """Print the metrics of the last evaluation in this folder, and where its report and pictures lie."""
+    from emotion_yolo.evaluation.committed import other_machine
     from emotion_yolo.evaluation.summary import last_evaluation
 
     typer.echo(last_evaluation())
+    if difference := other_machine():
+        typer.echo(f"\n{difference}")
 
 
 @app.command()
