@@ -109,7 +109,9 @@ async def siege(service: Service, picture: bytes, hostile: list[bytes], seconds:
     """Ask twice a second from one address while the attackers of another are at work."""
     end = time.perf_counter() + seconds
     outcome = Outcome()
-    right = faces_of((await Connection(service.port).post("/v1/detect", picture))[2])
+    first = Connection(service.port)
+    right = faces_of((await first.post("/v1/detect", picture))[2])
+    first.close()
 
     async def ask() -> None:
         started = time.perf_counter()
