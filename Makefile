@@ -16,7 +16,7 @@ endif
 # uv takes certificates and package index from where pip takes them, variables or pip.conf; pip takes SSL_CERT_FILE too,
 # which pips before 24.2 do not know.
 define FROM_PIP
-set_in_pip() { $(BIN)/python -m pip config get "global.$$1" 2>/dev/null; }; \
+set_in_pip() { $(BIN)/python -m pip config list | sed -n "s/^global\.$$1='\(.*\)'$$/\1/p"; }; \
   cert="$${PIP_CERT:-$$(set_in_pip cert)}"; index="$${PIP_INDEX_URL:-$$(set_in_pip index-url)}"; \
   if [ -n "$$cert$$SSL_CERT_FILE" ]; then export PIP_CERT="$${cert:-$$SSL_CERT_FILE}" SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; fi; \
   if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
