@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.e2e.project import GROUPS, SCENES, Project
+from tests.recorder import Recorder
 
 STAGES = ("prepare", "train", "export", "evaluate")
 
@@ -16,6 +17,8 @@ STAGES = ("prepare", "train", "export", "evaluate")
 @pytest.mark.timeout(900)
 def test_from_a_clone_to_a_comparison_of_experiments(tmp_path: Path) -> None:
     project = Project(tmp_path)
+    recorder = Recorder(tmp_path, path=project.environment["PYTHONPATH"])
+    project.environment |= recorder.environment
     project.run("git", "init", "-q", "-b", "main")
     project.commit("clone")
     project.shrink()
@@ -46,6 +49,7 @@ def test_from_a_clone_to_a_comparison_of_experiments(tmp_path: Path) -> None:
     _can_be_compared(project)
 
     assert "mAP50, eight expressions" in project.emotion_yolo("report")
+    assert recorder.looked_up == []
 
 
 def _pin(project: Project) -> str:

@@ -23,8 +23,9 @@ Path(os.environ["YOLO_CONFIG_DIR"]).mkdir(parents=True, exist_ok=True)
 CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 from ultralytics import settings  # noqa: E402
+from ultralytics.data import utils as data_utils  # noqa: E402
 from ultralytics.nn import tasks  # noqa: E402
-from ultralytics.utils import env_bool  # noqa: E402
+from ultralytics.utils import env_bool, plotting  # noqa: E402
 
 if _offline_asked is None:
     del os.environ["YOLO_OFFLINE"]
@@ -33,5 +34,7 @@ else:
 
 # One DVCLive and one W&B run belong to the train stage; Ultralytics' own integrations would start second ones.
 settings.update({"dvc": False, "wandb": False, "sync": False, "tensorboard": False, "mlflow": False})
+# Whenever a set is read, a font for plots would be downloaded; without one, Pillow's own is drawn with.
+data_utils.check_font = plotting.check_font = lambda *_: None
 # Also where Ultralytics had been imported before this package (8.4.190 reads the variable once).
 tasks.SAFE_LOAD = env_bool("ULTRALYTICS_SAFE_LOAD")
