@@ -20,7 +20,7 @@ ifdef PIP_CERT
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help setup repro test check format experiments serve bench-service bench-training bench-precision ablation test-image release lock clean
+.PHONY: help setup repro test check audit format experiments serve bench-service bench-training bench-precision ablation test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ check: setup  ## format, lint, types, import contracts, unused code and dependen
 	lint-imports
 	vulture
 	deptry .
+
+audit: setup  ## look for known holes in the pinned packages (asks PyPI) and in the workflows
+	zizmor --offline --quiet .github/workflows
+	for file in api train dev; do pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$file.txt || exit 1; done
 
 format: setup  ## format and sort imports
 	ruff format .
