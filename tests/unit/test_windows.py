@@ -44,4 +44,5 @@ def test_every_module_but_those_of_training_can_be_imported() -> None:
     assert done.returncode == 0, done.stderr
     imported = set(done.stdout.split())
     assert {"emotion_yolo.cli", "emotion_yolo.inference.detector", "emotion_yolo.api.server"} <= imported
-    assert {"emotion_yolo.sources.landing", "emotion_yolo.recipes.workspace", "emotion_yolo.imaging.worker"} <= imported
+    assert {"emotion_yolo.sources.landing", "emotion_yolo.recipes.workspace"} <= imported
+    assert {"emotion_yolo.isolation.pool", "emotion_yolo.isolation.worker"} <= imported
