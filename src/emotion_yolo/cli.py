@@ -202,10 +202,10 @@ def predict(
     from emotion_yolo.predict.copies import AnnotatedCopies
     from emotion_yolo.predict.run import predict_all
     from emotion_yolo.predict.sources import Inputs
-    from emotion_yolo.predict.tables import AnswerFile
+    from emotion_yolo.predict.tables import AnswerFile, Format
     from emotion_yolo.progress import show_progress
 
-    files = {"json": json_, "csv": csv, "parquet": parquet}
+    files: dict[Format, Path | None] = {"json": json_, "csv": csv, "parquet": parquet}
     named = [(path, kind) for kind, path in files.items() if path is not None]
     if len(named) > 1 or (resume and (overwrite or not named)):
         raise typer.BadParameter("give one of --json, --csv and --parquet; --resume needs one, and no --overwrite")

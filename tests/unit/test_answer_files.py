@@ -123,10 +123,11 @@ def test_a_file_is_neither_replaced_nor_continued_unasked(tmp_path: Path) -> Non
     with AnswerFile(path, "json", overwrite=True) as file:
         assert file.last is None
     assert path.read_text() == ""
-    path.write_text("notes of mine\n")
-    with pytest.raises(StorageError, match="was not written by predict"):
-        AnswerFile(path, "json", resume=True)
-    assert path.read_text() == "notes of mine\n"
+    for kind, foreign in (("json", "notes of mine\n"), ("json", "[1]\n"), ("json", "{}\n"), ("csv", "a,b\n1,2\n")):
+        path.write_text(foreign)
+        with pytest.raises(StorageError, match="was not written by predict"):
+            AnswerFile(path, kind, resume=True)
+        assert path.read_text() == foreign
     with pytest.raises(StorageError, match="cannot be written"):
         AnswerFile(tmp_path / "nowhere" / "answers.json", "json")
 

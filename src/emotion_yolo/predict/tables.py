@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self, cast
+from typing import Any, BinaryIO, Literal, Self
 
 from emotion_yolo.errors import DependencyError, StorageError
 from emotion_yolo.structures.emotions import NAMES
@@ -179,7 +179,8 @@ def _positions(file: BinaryIO, *, is_table: bool) -> Iterator[tuple[Position, in
 
     if is_table:
         reader = csv.reader(lines())
-        next(reader, None)  # the names of the columns
+        if next(reader, [*COLUMNS]) != [*COLUMNS]:
+            raise ValueError("its columns are others")
         begin = read
         for row in reader:
             source, frame = (*row, "", "")[:2]
@@ -188,8 +189,10 @@ def _positions(file: BinaryIO, *, is_table: bool) -> Iterator[tuple[Position, in
         return
     begin = 0
     for line in lines():
-        record = cast(dict[str, Any], json.loads(line))
-        yield Position(str(record.get("source")), record.get("frame")), begin
+        record = json.loads(line)
+        if not isinstance(record, dict) or not isinstance(record.get("source"), str):
+            raise ValueError("a line is no answer")
+        yield Position(record["source"], record.get("frame")), begin
         begin = read
 
 
