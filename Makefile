@@ -22,7 +22,7 @@ set_in_pip() { $(BIN)/python -m pip config list | sed -n "s/^global\.$$1='\(.*\)
   if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
 endef
 
-.PHONY: help setup repro test check format experiments serve bench-service attack-service bench-training bench-precision ablation test-image release lock clean
+.PHONY: help setup repro test check audit format experiments serve bench-service attack-service bench-training bench-precision ablation test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ check: setup  ## format, lint, types, import contracts, unused code and dependen
 	lint-imports
 	vulture
 	deptry .
+
+audit: setup  ## look for known holes in the pinned packages (asks PyPI) and in the workflows
+	zizmor --offline --quiet .github/workflows
+	for file in api train dev; do pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$file.txt || exit 1; done
 
 format: setup  ## format and sort imports
 	ruff format .

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import os
-import socket
 import sys
 import threading
 import time
@@ -91,7 +90,7 @@ class Server(uvicorn.Server):
         # asyncio accepts as many connections in a row as may wait in the kernel. Only the former have to be few.
         for server in self.servers:
             for listener in server.sockets:
-                with socket.socket(fileno=os.dup(listener.fileno())) as duplicate:
+                with listener.dup() as duplicate:
                     duplicate.listen(_BACKLOG)
 
     def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
@@ -156,26 +155,29 @@ def _open_descriptors() -> int:
         return 16
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> dict[str, Any]:
-    """Return the settings that the command line gives; they win over variables."""
-    variables = "\n".join(
-        f"  {PREFIX}{name.upper():<18} {field.description}" for name, field in Settings.model_fields.items()
-    )
+def argument_parser(prog: str) -> argparse.ArgumentParser:
+    """Return a parser with an option for each setting, but for keys: other users see the command lines of processes."""
     parser = argparse.ArgumentParser(
-        prog="python -m api",
-        description="Serve the model over HTTP.",
-        epilog=f"environment variables, described in docs/service.md:\n{variables}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=prog,
+        usage="%(prog)s [--setting VALUE ...]",
+        description="Serve the model over HTTP. Each option can be given as an environment variable instead.",
+        epilog=f"API keys, by commas, are given in {PREFIX}API_KEYS only, or in a file.",
         allow_abbrev=False,
     )
-    for name in ("host", "port", "model"):
-        parser.add_argument(f"--{name}", help=f"instead of {PREFIX}{name.upper()}")
-    return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    for name, field in Settings.model_fields.items():
+        if name == "api_keys":
+            continue
+        default = field.get_default()
+        note = f"{PREFIX}{name.upper()}" + (f", default {default}" if default not in {None, "", ()} else "")
+        text = f"{field.description} [{note}]".replace("%", "%%")
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text)
+    return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m api") -> int:
     """Serve until told to stop; return the process's exit code."""
-    given = parse_arguments(arguments)
+    parsed = vars(argument_parser(prog).parse_args(arguments))
+    given = {name: value for name, value in parsed.items() if value is not None}  # they win over variables
     with logs.json_lines():
         try:
             settings = load_settings(given)

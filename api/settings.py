@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from emotion_yolo.errors import SettingsError
-from emotion_yolo.paths import RELEASE
+from emotion_yolo.inference.packaged import default_model
 
 PREFIX = "EMOTION_"
 MIN_KEY_LENGTH = 16
@@ -24,7 +24,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    model: Path = Field(default=RELEASE, description="Folder of the exported model.")
+    model: Path = Field(
+        default_factory=default_model,
+        description="Folder of the exported model; without it, `models/release` here, else the package's own.",
+    )
     backend: Literal["auto", "openvino", "onnx"] = Field(
         default="auto", description="`auto`: OpenVINO, else ONNX Runtime."
     )

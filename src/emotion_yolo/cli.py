@@ -2,20 +2,46 @@
 
 import json
 import time
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
 from emotion_yolo import paths
-from emotion_yolo.errors import ParamsError, RecipeError
-from emotion_yolo.params import load_params
+from emotion_yolo.errors import DependencyError, ParamsError, RecipeError
 from emotion_yolo.process import run_process
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
 _EXAMPLES = 6  # drawn scenes in a release's example picture
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _needs(extra: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Have a command name the extra that it needs where a package of that extra is missing."""
+
+    def decorate(command: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(command)
+        def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            try:
+                return command(*args, **kwargs)
+            except ModuleNotFoundError as error:
+                missing = (error.name or "").partition(".")[0]
+                if missing == "emotion_yolo":
+                    raise
+                advice = f"install it with pip install 'emotion-yolo[{extra}]'"
+                raise DependencyError(f"this command needs the package {missing}; {advice}") from error
+
+        return run
+
+    return decorate
 
 
 def _print_version(asked: bool) -> None:
@@ -40,6 +66,7 @@ _MAP_HELP = "what a class means, as 'Joy=happy'; several times for several; face
 
 
 @app.command()
+@_needs("train")
 def pull(
     source: Annotated[
         str, typer.Argument(help="sample, affectnet, a folder, an archive, a data.yaml, a CSV, https or s3 address")
@@ -51,6 +78,7 @@ def pull(
     force: Annotated[bool, typer.Option(help="replace data that are not pinned; they are moved aside")] = False,
 ) -> None:
     """Fetch a data set, verify it, land it in data/ and pin it in data.dvc; then `dvc repro` rebuilds."""
+    from emotion_yolo.params import load_params
     from emotion_yolo.sources import Choices
     from emotion_yolo.sources import pull as pull_source
     from emotion_yolo.sources.classes import parse_mapping
@@ -61,6 +89,7 @@ def pull(
 
 
 @data.command("list")
+@_needs("train")
 def list_sets() -> None:
     """Print the sets in data/: pictures, boxes, emotions, source and licence, as data.dvc records them."""
     from emotion_yolo.data.sets import read_sets
@@ -70,6 +99,7 @@ def list_sets() -> None:
 
 
 @data.command("remove")
+@_needs("train")
 def remove_set(name: Annotated[str, typer.Argument(help="name of the set below data/")]) -> None:
     """Take one set out of data/ and pin what is left."""
     from emotion_yolo.sources import remove
@@ -78,6 +108,7 @@ def remove_set(name: Annotated[str, typer.Argument(help="name of the set below d
 
 
 @app.command()
+@_needs("train")
 def check(
     source: Annotated[Path, typer.Argument(help="a folder, a data.yaml, or FER2013's CSV")],
     map_: Annotated[list[str] | None, typer.Option("--map", help=_MAP_HELP)] = None,
@@ -87,6 +118,7 @@ def check(
     """Run all checks on a set without pulling it; exits with 1 where anything was found."""
     from PIL import Image as PillowImage
 
+    from emotion_yolo.params import load_params
     from emotion_yolo.sources import Choices
     from emotion_yolo.sources.checking import check_source
     from emotion_yolo.sources.classes import parse_mapping
@@ -104,6 +136,7 @@ def check(
 
 
 @app.command()
+@_needs("train")
 def sample(
     out: Annotated[Path, typer.Argument(help="folder to write")] = paths.SAMPLE,
     seed: Annotated[int, typer.Option(help="another seed draws other faces")] = 0,
@@ -116,6 +149,7 @@ def sample(
 
 
 @app.command()
+@_needs("train")
 def report() -> None:
     """Print the metrics of the last evaluation in this folder, and where its report and pictures lie."""
     from emotion_yolo.evaluation.committed import other_machine
@@ -127,6 +161,7 @@ def report() -> None:
 
 
 @app.command()
+@_needs("train")
 def experiments() -> None:
     """Print the experiments of all commits: a few metrics, the params that differ, the best first."""
     from shutil import get_terminal_size
@@ -137,43 +172,67 @@ def experiments() -> None:
 
 
 @app.command()
+@_needs("video")
 def predict(
-    sources: Annotated[list[str], typer.Argument(help="pictures, folders, videos, or camera:0")],
-    model: Annotated[Path, typer.Option(help="folder of an exported model")] = paths.RELEASE,
+    sources: Annotated[
+        list[str], typer.Argument(help="pictures, folders, patterns, videos, camera:0, or - for a picture on stdin")
+    ],
+    model: Annotated[
+        Path | None, typer.Option(help="folder of an exported model; default: models/release here, else the package's")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for annotated copies")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace copies of an earlier run in --out")] = False,
+    json_: Annotated[Path | None, typer.Option("--json", help="file for JSON Lines, instead of stdout")] = None,
+    csv: Annotated[Path | None, typer.Option(help="file for a table, a row a face")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="file for a table, as Parquet; needs the extra table")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where an interrupted run has left the file")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace the file, and copies of an earlier run")
+    ] = False,
     conf: Annotated[float | None, typer.Option(min=0, max=1, help="least confidence of a face")] = None,
+    min_face: Annotated[int, typer.Option(min=0, help="least shorter side of a face, px")] = 0,
     imgsz: Annotated[int | None, typer.Option(help="input side in px; the model's own if not given")] = None,
+    recursive: Annotated[bool, typer.Option(help="search folders to the bottom")] = True,
 ) -> None:
     """Find faces and name their expressions; prints a JSON line for each picture, a summary to stderr.
 
     Ends with exit code 10 if any picture or frame could not be read, after all others.
     """
-    from contextlib import nullcontext
+    from contextlib import ExitStack
 
     from emotion_yolo.errors import ImageError, SourceError
     from emotion_yolo.inference.detector import Detector
+    from emotion_yolo.inference.packaged import default_model
     from emotion_yolo.predict.copies import AnnotatedCopies
-    from emotion_yolo.predict.run import predict as predict_input
+    from emotion_yolo.predict.run import predict_all
     from emotion_yolo.predict.sources import Inputs
+    from emotion_yolo.predict.tables import AnswerFile, Format
     from emotion_yolo.progress import show_progress
 
-    inputs = Inputs(sources)
-    detector = Detector.load(model, imgsz=imgsz)
+    files: dict[Format, Path | None] = {"json": json_, "csv": csv, "parquet": parquet}
+    named = [(path, kind) for kind, path in files.items() if path is not None]
+    if len(named) > 1 or (resume and (overwrite or not named)):
+        raise typer.BadParameter("give one of --json, --csv and --parquet; --resume needs one, and no --overwrite")
+    inputs = Inputs(sources, recursive=recursive)
+    detector = Detector.load(model or default_model(), imgsz=imgsz)
     read = failed = 0
     try:
-        with (
-            AnnotatedCopies(out, overwrite=overwrite) if out else nullcontext() as copies,
-            show_progress("predict", total=None, unit="pictures") as bar,
-        ):
-            for source in inputs:
-                for record in predict_input(detector, source, conf=conf, copies=copies):
+        with ExitStack() as stack:
+            file = None
+            for path, kind in named:
+                file = stack.enter_context(AnswerFile(path, kind, overwrite=overwrite, resume=resume))
+            copies = stack.enter_context(AnnotatedCopies(out, overwrite=overwrite)) if out else None
+            bar = stack.enter_context(show_progress("predict", total=None, unit="pictures"))
+            last = None if file is None else file.last
+            for record in predict_all(detector, inputs, last=last, conf=conf, min_face=min_face, copies=copies):
+                if file is None:
                     typer.echo(json.dumps(record))
-                    failed += "error" in record
-                    read += "error" not in record
-                    bar.update()
+                else:
+                    file.add(record)
+                failed += "error" in record
+                read += "error" not in record
+                bar.update()
     except KeyboardInterrupt:
-        typer.echo(f"interrupted after {read + failed:,} pictures; their lines and copies are complete", err=True)
+        typer.echo(f"interrupted after {read + failed:,} pictures; what was written is complete", err=True)
         raise
     for reason, count in sorted(inputs.skipped.items()):
         typer.echo(f"skipped {count:,}: {reason}", err=True)
@@ -183,7 +242,34 @@ def predict(
         raise SourceError(f"no pictures in {', '.join(sources)}; name pictures, folders of pictures, or videos")
 
 
+@app.command(
+    add_help_option=False,  # the service's own parser knows the settings
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+@_needs("api")
+def serve(context: typer.Context) -> None:
+    """Serve the model over HTTP, with a page to try it; `--help` lists the settings."""
+    # In a checkout the service is api/; as a module of this package it is there for Python only, not for type checkers.
+    server = import_module("emotion_yolo.api.server")
+    raise typer.Exit(server.main(context.args, prog="emotion-yolo serve"))
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        Path | None, typer.Option(help="folder of an exported model; default: models/release here, else the package's")
+    ] = None,
+) -> None:
+    """Print what a report of a problem should say: versions, CPU, precision, model, speed, free disk."""
+    from emotion_yolo.doctor import examine
+    from emotion_yolo.inference.packaged import default_model
+
+    for subject, finding in examine(model or default_model()):
+        typer.echo(f"{subject + ':':<16}{finding}")
+
+
 @app.command("train-classifier")
+@_needs("train")
 def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = paths.CLASSIFIER) -> None:
     """Train a network that names the expressions of single crops, for prepare.teacher.classifier; resumes.
 
@@ -221,6 +307,7 @@ def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = p
 
 
 @app.command()
+@_needs("train")
 def release(
     out: Annotated[Path, typer.Argument(help="folder to write")] = paths.RELEASE,
     recipe: Annotated[

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import ImageDraw, ImageFont
 from emotion_yolo.structures.boxes import xywhn_to_xyxy
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.emotions import Emotion
-from emotion_yolo.structures.images import Image
+from emotion_yolo.structures.images import Image, read_rgb
 
 T = TypeVar("T")
 Colour = tuple[int, int, int]
@@ -48,6 +49,22 @@ def draw_detections(image: Image, detections: Detections) -> Image:
     drawn = image.copy()
     draw_on(drawn, detections)
     return drawn
+
+
+def plot(image: Image | str | Path, detections: Detections) -> PillowImage.Image:
+    """Return a picture with its faces drawn in, as a Pillow image, which a notebook shows.
+
+    `image` is RGB [H, W, 3] uint8 or a file.
+
+    Raises:
+        ImageError: the file cannot be read or decoded.
+        ValueError: the detections are those of a picture of another size.
+    """
+    pixels = image if isinstance(image, np.ndarray) else read_rgb(Path(image))
+    height, width = pixels.shape[:2]
+    if (width, height) != detections.image_wh:
+        raise ValueError(f"the picture has {width}×{height} px, the one of the detections {detections.image_wh}")
+    return PillowImage.fromarray(draw_detections(pixels, detections))
 
 
 def draw_on(image: Image, detections: Detections) -> None:

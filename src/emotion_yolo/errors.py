@@ -13,7 +13,8 @@
     │   └── ParityError         exit 12  an export that answers otherwise than the network it came from
     ├── TrainingError           exit 13  a training that cannot go on: a data-loading process has died
     ├── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
-    └── RecipeError             exit 15  a recipe that cannot be run here, or a step of it that failed
+    ├── RecipeError             exit 15  a recipe that cannot be run here, or a step of it that failed
+    └── DependencyError         exit 16  a package that is not installed, or does not work on this system
 
 Messages say what, where, what was got, what was expected, and what to do.
 """
@@ -101,3 +102,9 @@ class RecipeError(EmotionYoloError):
     """A recipe that cannot be run here, or a step of it that failed."""
 
     exit_code = 15
+
+
+class DependencyError(EmotionYoloError):
+    """A package or system function that is missing here; the message names the extra that brings it."""
+
+    exit_code = 16

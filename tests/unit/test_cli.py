@@ -13,12 +13,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from api.settings import Settings
 from emotion_yolo import cli, paths
 from emotion_yolo.data.sets import read_sets
-from emotion_yolo.errors import ModelError
+from emotion_yolo.errors import DependencyError, ModelError
 from emotion_yolo.evaluation.summary import DETAILS
 from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.inference.artefact import read_spec
+from emotion_yolo.sources.landing import exclusive
 from tests.builders import exported_model, painted, painted_labels, prepared_set, save_picture
 from tests.face_weights import write_face_weights
 from tests.pull_builders import commit, files_of, make_project
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
 
 COMMANDS = {
     *("pull", "data", "check", "sample", "report", "experiments", "release", "predict", "train-classifier"),
+    *("doctor", "serve"),
 }
 METRICS = {"map50": 0.8125, "map50_95": 0.5, "emotion_top1": 0.75, "n_crops": 24}
 
@@ -88,7 +91,7 @@ import sys
 from typer.testing import CliRunner
 from emotion_yolo import cli
 result = CliRunner().invoke(cli.app, [{command!r}, "--help"], catch_exceptions=False)
-assert "Usage:" in result.stdout
+assert "usage:" in result.stdout.lower()
 assert not {{"torch", "ultralytics", "dvc", "wandb"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -298,3 +301,43 @@ def test_help_is_printed_on_a_terminal_of_any_encoding(encoding: str) -> None:
     done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
     assert done.returncode == 0, done.stderr
     assert b"Fetch a data set" in done.stdout
+
+
+def test_the_service_takes_every_setting_but_keys_as_an_option(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fail(monkeypatch, capfd, "serve", "--nonsense")[0] == 2
+    monkeypatch.setattr(sys, "argv", ["emotion-yolo", "serve", "--help"])
+    with pytest.raises(SystemExit) as helped:
+        cli.main()
+    assert helped.value.code == 0
+    text = capfd.readouterr().out
+    assert text.startswith("usage: emotion-yolo serve")
+    for name in Settings.model_fields:
+        assert (f"--{name.replace('_', '-')} " in text) == (name != "api_keys")
+        assert f"EMOTION_{name.upper()}" in text
+    monkeypatch.setattr(sys, "argv", ["emotion-yolo", "serve", "--port", "99999"])
+    with pytest.raises(SystemExit) as refused:
+        cli.main()
+    assert refused.value.code == 14
+
+
+def test_a_command_without_its_extra_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("emotion_yolo.api")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    code, said = fail(monkeypatch, capsys, "serve")
+    assert code == 16
+    assert said == ("error: this command needs the package uvicorn; install it with pip install 'emotion-yolo[api]'\n")
+    monkeypatch.setitem(sys.modules, "emotion_yolo.sources", None)  # a fault of ours is no missing extra
+    monkeypatch.setattr(sys, "argv", ["emotion-yolo", "pull", "sample"])
+    with pytest.raises(ModuleNotFoundError):
+        cli.main()
+
+
+def test_what_needs_file_locks_says_so_on_windows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(DependencyError, match="pull them in WSL"), exclusive(folder):
+        pass

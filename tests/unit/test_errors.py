@@ -20,6 +20,7 @@ TREE = {
     "TrainingError": ("EmotionYoloError", 13),
     "SettingsError": ("EmotionYoloError", 14),
     "RecipeError": ("EmotionYoloError", 15),
+    "DependencyError": ("EmotionYoloError", 16),
 }
 """Public API: scripts around the command line act on these names and exit codes."""
 

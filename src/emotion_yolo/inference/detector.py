@@ -11,11 +11,12 @@ from typing import Self
 import numpy as np
 
 from emotion_yolo.errors import ModelError
-from emotion_yolo.imaging import Picture
+from emotion_yolo.imaging import Picture, read_picture
 from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.inference.backends import Backend, Infer, Precision, onnxruntime_backend, openvino_backend
 from emotion_yolo.inference.decoding import MAX_FACES, Tensor, decode
 from emotion_yolo.inference.letterbox import Canvas, Letterbox, canvases, letterbox
+from emotion_yolo.inference.packaged import packaged_release
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.emotions import NAMES
 from emotion_yolo.structures.images import Image
@@ -34,7 +35,7 @@ class Detector:
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        folder: str | Path | None = None,
         *,
         spec: ModelSpec | None = None,
         backend: Backend = "auto",
@@ -43,7 +44,7 @@ class Detector:
         precision: Precision = "f32",
         square: bool = False,
     ) -> Self:
-        """Load the artefact in `folder`.
+        """Load the artefact in `folder`, or the release that comes with the package.
 
         `spec` stands for its model.json, which an export writes last.
         `imgsz` (px) replaces its default input side. `threads` are the cores of one inference; 0 takes all, and fewer
@@ -52,7 +53,7 @@ class Detector:
         Raises:
             ModelError: a file missing or damaged, or an input side that is no multiple of the stride.
         """
-        folder = Path(folder)
+        folder = packaged_release() if folder is None else Path(folder)
         spec = spec or read_spec(folder)
         size, stride = imgsz or spec.input.imgsz, spec.input.stride
         if size < stride or size % stride:
@@ -116,8 +117,27 @@ class Detector:
         return self.postprocess(self.infer(tensor), box.in_full(picture.image_wh, picture.factor), conf=conf)
 
     def predict(
-        self, image: Image, *, conf: float | None = None, iou: float | None = None, max_faces: int = MAX_FACES
+        self,
+        image: Image | str | Path,
+        *,
+        conf: float | None = None,
+        iou: float | None = None,
+        max_faces: int = MAX_FACES,
     ) -> Detections:
-        """Find the faces in an RGB picture [H, W, 3] uint8 and name their expressions."""
-        tensor, box = self.preprocess(image)
+        """Find the faces in an RGB picture [H, W, 3] uint8, or in a file, and name their expressions.
+
+        Boxes are px of the full, upright picture. A large file is looked at reduced, as the service does.
+
+        Raises:
+            ImageError: the file cannot be read or decoded.
+        """
+        if isinstance(image, np.ndarray):
+            tensor, box = self.preprocess(image)
+        else:
+            picture = read_picture(Path(image), fit=self.imgsz)
+            tensor, box = self.preprocess(picture.pixels)
+            box = box.in_full(picture.image_wh, picture.factor)
         return self.postprocess(self.infer(tensor), box, conf=conf, iou=iou, max_faces=max_faces)
+
+    def __repr__(self) -> str:
+        return f"<Detector {self.spec.name} {self.spec.version}: {self.imgsz} px, {self.backend}>"

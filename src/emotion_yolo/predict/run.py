@@ -1,14 +1,18 @@
 """The loop of `predict`: every input through the detector, a JSON-ready record for each picture or frame."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from emotion_yolo.drawing import draw_detections
 from emotion_yolo.errors import ImageError, SourceError
-from emotion_yolo.imaging import Picture, read_picture, read_rgb
+from emotion_yolo.imaging import LOCAL, Picture, decode, read_picture, read_rgb
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.predict.copies import AnnotatedCopies
 from emotion_yolo.predict.sources import Input
+from emotion_yolo.predict.tables import Position
 from emotion_yolo.structures.images import Image
 from emotion_yolo.video.reading import read_camera, read_video
 
@@ -22,6 +26,15 @@ class Frame:
     problem: str | None = None
     index: int | None = None
     time_s: float | None = None
+    data: bytes | None = None
+    """The picture's file, where it cannot be read again."""
+
+    def in_full(self) -> Image:
+        """Return all pixels of the picture, RGB [H, W, 3], also where it was decoded at a part of its size."""
+        assert self.picture is not None
+        if self.picture.factor == 1:
+            return self.picture.pixels
+        return read_rgb(self.source.path) if self.data is None else decode(self.data, LOCAL).pixels
 
     def record(self) -> dict[str, object]:
         """Return what an answer says of where it comes from."""
@@ -46,6 +59,13 @@ def frames_of(source: Input, *, fit: int) -> Iterator[Frame]:
         except ImageError as error:
             yield Frame(source, None, str(error))
         return
+    if source.kind == "stdin":
+        data = sys.stdin.buffer.read()
+        try:
+            yield Frame(source, decode(data, LOCAL, fit=fit), data=data)
+        except ImageError as error:
+            yield Frame(source, None, f"standard input: {error}")
+        return
     frames = read_camera(source.camera) if source.kind == "camera" else read_video(source.path)
     try:
         for frame in frames:
@@ -62,10 +82,18 @@ def _whole(image: Image | None) -> Picture | None:
 
 
 def predict(
-    detector: Detector, source: Input, *, conf: float | None = None, copies: AnnotatedCopies | None = None
+    detector: Detector,
+    source: Input,
+    *,
+    conf: float | None = None,
+    min_face: int = 0,
+    copies: AnnotatedCopies | None = None,
+    first_frame: int = 0,
 ) -> Iterator[dict[str, object]]:
     """Yield the record of every picture of one input, and keep annotated copies in `copies`, if given.
 
+    Faces whose shorter side has less than `min_face` px are left out, and so are the answers to frames before
+    `first_frame`, which are in the copy of a video all the same.
     Boxes are px of the upright picture, `time_s` is seconds from the start of a video. However it ends, the copy of a
     video is completed with the frames so far.
 
@@ -75,25 +103,62 @@ def predict(
     """
     try:
         for frame in frames_of(source, fit=detector.imgsz):
+            is_answered = frame.index is not None and frame.index < first_frame
+            if is_answered and copies is None:
+                continue
             picture = frame.picture
             if picture is None:
-                yield frame.record()
+                if not is_answered:
+                    yield frame.record()
                 continue
             faces = detector.predict_picture(picture, conf=conf)
+            if min_face:
+                faces = faces.select((faces.xyxy[:, 2:] - faces.xyxy[:, :2]).min(axis=1, initial=np.inf) >= min_face)
             if copies is not None:
                 try:
-                    image = picture.pixels if picture.factor == 1 else read_rgb(source.path)
+                    image = frame.in_full()
                 except ImageError as error:  # too large to be decoded whole, or gone meanwhile
                     yield frame.record() | {"error": str(error)}
                     continue
                 drawn = draw_detections(image, faces)
                 if frame.time_s is None:
-                    copies.add_picture(source.name, drawn)
+                    copies.add_picture("stdin" if source.kind == "stdin" else source.name, drawn)
                 else:
                     sound_of = source.path if source.kind == "video" else None
                     copies.add_frame(source.name, drawn, time_s=frame.time_s, sound_of=sound_of)
+            if is_answered:
+                continue
             width, height = faces.image_wh
             yield frame.record() | {"image": {"width": width, "height": height}, "detections": faces.records()}
     finally:
         if copies is not None:
             copies.finish_video()
+
+
+def predict_all(
+    detector: Detector,
+    inputs: Iterable[Input],
+    *,
+    last: Position | None = None,
+    conf: float | None = None,
+    min_face: int = 0,
+    copies: AnnotatedCopies | None = None,
+) -> Iterator[dict[str, object]]:
+    """Yield the records of all inputs, in order; with `last`, those from that one on.
+
+    Raises:
+        SourceError: a camera that cannot be opened, or `last` is of none of the inputs.
+        StorageError: a copy that cannot be written.
+    """
+    waiting = last
+    for source in inputs:
+        first_frame = 0
+        if waiting is not None:
+            if not waiting.is_in(source.name):
+                continue
+            first_frame, waiting = waiting.frame or 0, None
+        yield from predict(detector, source, conf=conf, min_face=min_face, copies=copies, first_frame=first_frame)
+    if waiting is not None:
+        raise SourceError(
+            f"the file ends with {waiting.source}, which is not among the sources; name those of the interrupted run"
+        )

@@ -1,9 +1,11 @@
 """What the arguments of `predict` stand for: pictures, videos and cameras, and what is skipped and why."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from glob import iglob
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -15,6 +17,8 @@ from emotion_yolo.video import reading
 
 _HEIF = frozenset({".heic", ".heif", ".hif"})
 _PICTURES = SUFFIXES | {".dib", ".gif", ".jfif", ".jpe"}  # sets of training pictures have to be of the former
+_STDIN = "-"
+_PATTERN = re.compile(r"[*?\[]")
 _FOLDERS_OF_SYSTEMS = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin"})
 
 
@@ -23,7 +27,7 @@ class Input:
     """One thing to read: `name` is how answers call it."""
 
     name: str
-    kind: Literal["picture", "video", "camera"]
+    kind: Literal["picture", "video", "camera", "stdin"]
     path: Path
     camera: int = 0
 
@@ -32,12 +36,14 @@ class Input:
 class Inputs:
     """Iterates over everything that `sources` name, in order; `skipped` counts what was passed over, by reason.
 
-    Folders are searched to the bottom, links to folders followed once. Files that systems leave beside pictures
+    Patterns are for shells that leave them to programs. Folders are searched, to the bottom if `recursive`; links to
+    folders are followed once. Files that systems leave beside pictures
     (`._x.jpg`, `@eaDir`, hidden folders) and annotated copies are skipped.
     """
 
     sources: Sequence[str]
     skipped: Counter[str] = field(default_factory=Counter)
+    recursive: bool = True
 
     def __iter__(self) -> Iterator[Input]:
         """Yield the inputs.
@@ -47,18 +53,30 @@ class Inputs:
         """
         for source in self.sources:
             path = Path(source)
-            if source.startswith(reading.CAMERA) and not path.exists():
+            if source == _STDIN:
+                yield Input(source, "stdin", path)
+            elif source.startswith(reading.CAMERA) and not path.exists():
                 number = source.removeprefix(reading.CAMERA) or "0"
                 if not number.isdecimal():
                     raise SourceError(f"{source}: {number!r} is not a camera number; expected camera:0, camera:1 …")
                 yield Input(source, "camera", path, int(number))
             elif path.is_dir():
                 yield from self._folder(path)
+            elif not path.exists() and _PATTERN.search(source):
+                found = sorted(iglob(source, recursive=True))  # noqa: PTH207  patterns may be absolute
+                if not found:
+                    raise SourceError(f"{source}: no file has a name like this; name pictures, folders or videos")
+                yield from (given for name in found for given in self._of_pattern(Path(name)))
             elif not path.exists():
                 raise SourceError(f"{source}: no such file or folder; name pictures, folders, videos or camera:0")
             else:
-                kind: Literal["picture", "video"] = "video" if _is_video(path) else "picture"
-                yield Input(source, kind, path)
+                yield _file(path, name=source)
+
+    def _of_pattern(self, path: Path) -> Iterator[Input]:
+        if path.is_dir():
+            return  # `**` names folders, and their files as well
+        if _is_video(path) or self._is_picture(path):
+            yield _file(path, name=str(path))
 
     def _folder(self, root: Path) -> Iterator[Input]:
         seen: set[tuple[int, int]] = set()
@@ -69,7 +87,7 @@ class Inputs:
                 names.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            names[:] = sorted(name for name in names if self._descend(name))
+            names[:] = sorted(name for name in names if self.recursive and self._descend(name))
             copies = copies_in(here)
             for name in sorted(files):
                 path = here / name
@@ -103,6 +121,10 @@ class Inputs:
 
     def _unreadable(self, error: OSError) -> None:
         self.skipped[f"folder that cannot be read ({error.strerror})"] += 1
+
+
+def _file(path: Path, *, name: str) -> Input:
+    return Input(name, "video" if _is_video(path) else "picture", path)
 
 
 def _is_video(path: Path) -> bool:

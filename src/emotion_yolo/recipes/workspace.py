@@ -4,7 +4,6 @@ The user's checkout stays as it is while a recipe runs for hours: params.yaml, d
 the clone alone. What a stage has made lies in the shared cache, and an interrupted training resumes in the clone.
 """
 
-import fcntl
 import os
 import shutil
 import signal
@@ -17,9 +16,12 @@ from types import FrameType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from emotion_yolo.errors import RecipeError
+from emotion_yolo.errors import DependencyError, RecipeError
 from emotion_yolo.paths import DATA_PIN, PARAMS
 from emotion_yolo.sources.pin import cache_folder
+
+if sys.platform != "win32":
+    import fcntl
 
 _TICK = 300.0  # s between two calls of `on_tick`
 
@@ -62,7 +64,10 @@ class Workspace:
 
         Raises:
             RecipeError: something works in it already.
+            DependencyError: the system is Windows.
         """
+        if sys.platform == "win32":
+            raise DependencyError("recipes run under a file lock that Windows does not have; run them in WSL")
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "lock"
         with path.open("a+") as file:

@@ -1,16 +1,19 @@
 """Replace `data/` and `data.dvc` together or not at all, also when the process is killed half-way."""
 
-import fcntl
 import json
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from emotion_yolo.errors import SourceError
+from emotion_yolo.errors import DependencyError, SourceError
 from emotion_yolo.paths import DATA, DATA_PIN, DOWNLOADS
 from emotion_yolo.sources.storage import storage_errors
+
+if sys.platform != "win32":
+    import fcntl
 
 # Everything temporary lies in the project's root, so that a rename moves it: on one file system that is atomic.
 _ASIDE = DOWNLOADS / "aside"
@@ -25,7 +28,10 @@ def exclusive(root: Path) -> Iterator[bool]:
 
     Raises:
         SourceError: another pull is running.
+        DependencyError: the system is Windows.
     """
+    if sys.platform == "win32":
+        raise DependencyError("data sets are pulled under a file lock that Windows does not have; pull them in WSL")
     with storage_errors(root / DOWNLOADS):
         (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
         lock = (root / DOWNLOADS / "lock").open("w")

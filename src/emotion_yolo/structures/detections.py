@@ -11,8 +11,10 @@ from emotion_yolo.structures.emotions import NAMES, Emotion
 
 FloatArray = NDArray[np.float32]
 
+_SHOWN = 3  # faces in a repr
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """The faces found in one picture, by falling confidence.
 
@@ -55,6 +57,28 @@ class Detections:
             raise ValueError("detections are not sorted by falling confidence")
         if self.probabilities.min() < 0 or not np.allclose(self.probabilities.sum(1), 1, atol=1e-3):
             raise ValueError("a row of probabilities is negative or does not sum to 1")
+
+    def __repr__(self) -> str:
+        width, height = self.image_wh
+        count = f"{len(self)} face{'s' * (len(self) != 1)}"
+        faces = [
+            f"{emotion.label} {row[emotion]:.2f}"
+            for emotion, row in zip(self.emotions, self.probabilities, strict=True)
+        ]
+        shown = ", ".join(faces[:_SHOWN]) + (", …" if len(faces) > _SHOWN else "")
+        return f"<Detections: {count} in {width}×{height} px{': ' * bool(faces)}{shown}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the faces, which a notebook shows."""
+        head = "<tr><th>emotion</th><th>probability</th><th>confidence</th><th>box: x1, y1, x2, y2 (px)</th></tr>"
+        rows = (
+            f"<tr><td>{emotion.label}</td><td>{row[emotion]:.2f}</td><td>{confidence:.2f}</td>"
+            f"<td>{', '.join(f'{value:.0f}' for value in box)}</td></tr>"
+            for emotion, row, confidence, box in zip(
+                self.emotions, self.probabilities, self.confidence, self.xyxy, strict=True
+            )
+        )
+        return f"<table>{head}{''.join(rows)}</table>"
 
     def __len__(self) -> int:
         return len(self.confidence)

@@ -1,0 +1,89 @@
+"""What this machine makes of the package: versions, CPU, precision, the model and how fast it answers, free disk."""
+
+import os
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from emotion_yolo.inference.artefact import checked_file, read_spec
+from emotion_yolo.inference.backends import available_cores
+from emotion_yolo.inference.detector import Detector
+
+_LIBRARIES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime", "pillow", "simplejpeg")
+_EXTRAS = {"api": "fastapi", "heic": "pillow-heif", "table": "polars", "video": "av", "train": "ultralytics"}
+"""A package that stands for each extra."""
+_CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16", "i8mm")
+_ROUNDS = 15
+
+
+def examine(model: Path) -> Iterator[tuple[str, str]]:
+    """Yield what was found: what it is about, and the finding.
+
+    Raises:
+        ModelError: `model` cannot be loaded.
+    """
+    yield "emotion-yolo", f"{version('emotion-yolo')}, Python {platform.python_version()}, {platform.platform()}"
+    yield "libraries", ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
+    yield "extras", ", ".join(f"{name}: {'yes' if _version(of) != 'no' else 'no'}" for name, of in _EXTRAS.items())
+    yield "CPU", f"{_cpu()}, {available_cores()} of {os.cpu_count()} cores"
+    yield "CPU features", ", ".join(_features()) or "none of those that choose kernels"
+    yield "free disk", f"{shutil.disk_usage(Path.cwd()).free / 1e9:,.1f} GB here"
+    spec = read_spec(model)
+    yield "model", f"{model}, version {spec.version}"
+    for name, file in spec.files.items():
+        checked_file(model, file)
+        yield f"  {name}", f"sha256 {file.sha256}, as model.json says"
+    detector = Detector.load(model, spec=spec, precision="auto")
+    yield "inference", f"{detector.backend}, {_precision(detector.backend)}, {detector.imgsz} px"
+    yield "one inference", f"{_inference_ms(detector):.1f} ms (median of {_ROUNDS})"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "no"
+
+
+def _cpu() -> str:
+    lines = _cpuinfo("model name")
+    return lines[0] if lines else platform.processor() or platform.machine()
+
+
+def _features() -> list[str]:
+    flags = {flag for line in (_cpuinfo("flags") or _cpuinfo("Features"))[:1] for flag in line.split()}
+    return [name for name in _CPU_FEATURES if name in flags]
+
+
+def _cpuinfo(key: str) -> list[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:  # no Linux
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key]
+
+
+def _precision(backend: str) -> str:
+    """Return the arithmetic that OpenVINO chooses by itself on this CPU; ONNX Runtime has one only."""
+    if backend != "openvino":
+        return "f32"
+    import openvino as ov
+
+    return "bf16" if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+def _inference_ms(detector: Detector) -> float:
+    width, height = detector.canvases[0]
+    tensor = np.full((1, height, width, 3), 114, np.uint8)
+    taken = []
+    for _ in range(_ROUNDS):
+        begin = time.perf_counter()
+        detector.infer(tensor)
+        taken.append((time.perf_counter() - begin) * 1000)
+    return statistics.median(taken)
