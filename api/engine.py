@@ -18,6 +18,9 @@ import numpy as np
 from emotion_yolo.errors import EmotionYoloError, ModelError
 from emotion_yolo.imaging import LOCAL, Picture, Pixels, decode
 from emotion_yolo.inference.detector import Detector
+from emotion_yolo.prediction_log.quality import input_quality
+from emotion_yolo.prediction_log.rows import PictureRecord
+from emotion_yolo.prediction_log.writer import PredictionLog
 from emotion_yolo.structures.detections import Detections
 
 from .images import PictureDecoder
@@ -73,6 +76,7 @@ class Engine:
         self._settings = settings
         self._metrics = metrics
         self.pictures = PictureDecoder(settings)
+        self.log: PredictionLog | None = None
         self._detector: Detector | None = None
 
     @property
@@ -146,15 +150,15 @@ class Engine:
         """End the decoder processes, so that no thread waits for them."""
         self.pictures.close()
 
-    def analyse(self, data: bytes, options: Options, ticket: Ticket) -> Analysis:
-        """Find the faces in a picture; call it from a job.
+    def analyse(self, data: bytes, options: Options, ticket: Ticket, *, item: int = 0) -> Analysis:
+        """Find the faces in a picture, the `item`-th of a batch; call it from a job.
 
         Raises:
             Problem: no picture that can be used, or nobody waits for the answer any more.
         """
         begin = time.perf_counter()
         with self.pictures.decoded(data, seconds_left=ticket.seconds_left, fit=self.detector.imgsz) as picture:
-            return self._analyse(data, picture, options, ticket, begin)
+            return self._analyse(data, picture, options, ticket, begin, item)
 
     def annotate(
         self, data: bytes, options: Options, ticket: Ticket, *, draw: Draw, answer_bytes: float
@@ -182,7 +186,9 @@ class Engine:
             ticket.check()
             return held.answer(draw(picture.pixels, analysis.detections)), analysis
 
-    def _analyse(self, data: bytes, picture: Picture, options: Options, ticket: Ticket, begin: float) -> Analysis:
+    def _analyse(
+        self, data: bytes, picture: Picture, options: Options, ticket: Ticket, begin: float, item: int = 0
+    ) -> Analysis:
         detector = self.detector
         decoded = time.perf_counter()
         ticket.check()
@@ -204,6 +210,20 @@ class Engine:
         self._count(data, picture, detections, seconds)
         seconds["total"] = end - ticket.handed_in
         timing_ms = {name: round(value * 1000, 3) for name, value in seconds.items()}
+        if self.log is not None:
+            self.log.put(
+                PictureRecord(
+                    request_id=ticket.request_id or "",
+                    item=item,
+                    model=detector.spec.files["onnx"].sha256,
+                    format=picture.format,
+                    bytes=len(data),
+                    quality=input_quality(picture.pixels),
+                    detections=detections,
+                    latency_ms=timing_ms["total"],
+                    plain=options == Options(max_faces=self._settings.max_faces),
+                )
+            )
         return Analysis(picture.image_wh, picture.format, detections, timing_ms)
 
     def _count(self, data: bytes, picture: Picture, detections: Detections, seconds: dict[str, float]) -> None:

@@ -18,6 +18,7 @@ from .engine import Engine
 from .limits import BodyLimits, ByteBudget, RateLimiter
 from .metrics import Metrics
 from .middleware import Observe, problem_response
+from .prediction_log import open_log
 from .problems import Code, Problem
 from .routes import annotate, detect, health, model, page
 from .routes.deps import Parts
@@ -89,6 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model beside the running loop, so that `/healthz` answers meanwhile."""
     engine, scheduler = app.state.parts.engine, app.state.parts.scheduler
+    engine.log = open_log(app.state.parts.settings, app.state.parts.metrics)
     loading = asyncio.create_task(asyncio.to_thread(engine.load))
     try:
         yield
@@ -97,6 +99,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loading
         engine.close()
         await asyncio.to_thread(scheduler.close)
+        if engine.log is not None:
+            await asyncio.to_thread(engine.log.close)
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:

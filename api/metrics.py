@@ -82,4 +82,16 @@ class Metrics:
             buckets=(10_000, 50_000, 100_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000),
             registry=registry,
         )
+        self.log_rows = Counter(
+            "emotion_prediction_log_rows_total",
+            "Pictures and feedback written to the prediction log.",
+            registry=registry,
+        )
+        self.log_rows_lost = Counter(
+            "emotion_prediction_log_lost_total",
+            "Pictures and feedback that the prediction log could not take, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self.log_bytes = Gauge("emotion_prediction_log_bytes", "Size of the prediction log's files.", registry=registry)
         self.formats = Counter("emotion_inputs_total", "Decoded pictures by format.", ("format",), registry=registry)

@@ -114,6 +114,19 @@ class Settings(BaseSettings):
         default="info", description="Least level of the logs."
     )
 
+    log_db: Path | None = Field(
+        default=None, description="SQLite file that answers are logged to, as numbers; default: none is kept."
+    )
+    log_rows: Annotated[int, Field(ge=10, le=100_000_000)] = Field(
+        default=100_000, description="Pictures in that file; older ones move to Parquet files beside it."
+    )
+    log_bytes: Annotated[int, Field(ge=10_000_000, le=1_000_000_000_000)] = Field(
+        default=500_000_000, description="Bytes of the prediction log, Parquet files included; the oldest are deleted."
+    )
+    log_days: Annotated[float, Field(gt=0, le=3_650)] = Field(
+        default=30, description="Days after which rows of the prediction log are deleted."
+    )
+
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

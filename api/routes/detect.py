@@ -97,7 +97,11 @@ async def detect_batch(request: Request, app: ThisApp, chosen: ChosenOptions) ->
     uploads = await read_batch(request, max_files=limits.batch_files, max_bytes=limits.max_bytes)
     if len(uploads) > 1:
         app.access.charge(request.state.client, len(uploads) - 1)
-    jobs = [partial(app.engine.analyse, upload, chosen) for upload in uploads if isinstance(upload, bytes)]
+    jobs = [
+        partial(app.engine.analyse, upload, chosen, item=item)
+        for item, upload in enumerate(uploads)
+        if isinstance(upload, bytes)
+    ]
     analysed = iter(await run_all(request, app, jobs))
     results = [upload if isinstance(upload, Problem) else next(analysed) for upload in uploads]
     spec = app.engine.detector.spec
