@@ -20,7 +20,7 @@ ifdef PIP_CERT
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help setup repro test check format experiments serve bench-service bench-training bench-precision ablation test-image release lock clean
+.PHONY: help setup repro test check format experiments serve bench-service bench-training bench-drift bench-precision ablation test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -67,6 +67,10 @@ bench-service: setup  ## measure the service beside a naive one (PHOTO=some.jpg)
 
 bench-training: setup  ## measure an epoch beside one of bare Ultralytics, on the prepared set
 	@python -m benchmarks.training
+
+bench-drift: setup  ## measure false alarms and detection of `emotion-yolo monitor` (PICTURES=folder)
+	@test -n "$(PICTURES)" || { echo "name a folder of pictures: make bench-drift PICTURES=folder"; exit 2; }
+	@python -m benchmarks.drift $(PICTURES)
 
 bench-precision: setup  ## measure fp32, bf16 and INT8 at several input sizes, on the prepared set (MODEL=models/release)
 	@python -m benchmarks.precision --model $(or $(MODEL),models/release)

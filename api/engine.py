@@ -4,6 +4,7 @@ bytes ── decode ──▶ preprocess ──▶ inference ──▶ postproce
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import numpy as np
 
 from emotion_yolo.errors import EmotionYoloError, ModelError
 from emotion_yolo.imaging import LOCAL, Picture, Pixels, decode
+from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.prediction_log.quality import input_quality
 from emotion_yolo.prediction_log.rows import PictureRecord
@@ -63,6 +65,8 @@ class Analysis:
     format: str
     detections: Detections
     timing_ms: dict[str, float]
+    spec: ModelSpec
+    """Of the model that answered: the next picture may have another."""
 
 
 class Engine:
@@ -78,6 +82,7 @@ class Engine:
         self.pictures = PictureDecoder(settings)
         self.log: PredictionLog | None = None
         self._detector: Detector | None = None
+        self._reloading = threading.Lock()
 
     @property
     def detector(self) -> Detector:
@@ -105,6 +110,35 @@ class Engine:
     def _fail(self, failure: EmotionYoloError) -> None:
         self.failure, self.state = failure, State.FAILED
 
+    def reload(self) -> bool:
+        """Load and warm what lies in the model's folder beside the present model, and put it in its place.
+
+        Returns False where it is the same model. Requests that run keep the model that they began with; until the last
+        of them ends both are in memory.
+
+        Raises:
+            Problem: the new model is refused and the present one goes on, or another reload is under way.
+        """
+        before = self.detector.spec
+        if not self._reloading.acquire(blocking=False):
+            raise Problem(Code.OVERLOADED, "another reload is under way; try again", retry_after_s=2)
+        try:
+            if read_spec(self._settings.model) == before:
+                self._metrics.reloads.labels("unchanged").inc()
+                return False
+            self._load()
+        except Exception as error:
+            self._metrics.reloads.labels("refused").inc()
+            why = str(error) if isinstance(error, EmotionYoloError) else f"{type(error).__name__}: {error}"
+            fields = {"error": why[:500], "model": f"{before.name} {before.version}"}
+            LOGGER.error("the new model is refused; the present one goes on", extra={"fields": fields})
+            message = f"the new model cannot be loaded, version {before.version} goes on; the log says why"
+            raise Problem(Code.MODEL_REFUSED, message) from error
+        finally:
+            self._reloading.release()
+        self._metrics.reloads.labels("loaded").inc()
+        return True
+
     def _load(self) -> None:
         started = time.perf_counter()
         settings = self._settings
@@ -115,7 +149,7 @@ class Engine:
             threads=settings.threads,
             precision=settings.precision,
         )
-        self.measured = read_metrics(settings.model)
+        measured = read_metrics(settings.model)
         greys = [np.full((height, width, 3), 114, np.uint8) for width, height in detector.canvases]
         extensions = (".jpg", ".png", ".webp")
         pairs = [(extensions[i % 3], greys[i % len(greys)]) for i in range(max(len(extensions), len(greys)))]
@@ -128,7 +162,8 @@ class Engine:
         with ThreadPoolExecutor(settings.workers) as pool:  # at once, so that they warm the buffers of every stream
             list(pool.map(warm_up, range(settings.workers)))
         return_freed_memory()
-        self._detector = detector
+        self._detector, self.measured = detector, measured
+        self._metrics.model.clear()
         self._metrics.model.labels(detector.spec.name, detector.spec.version).set(1)
         if self.state is State.LOADING:
             self.state = State.READY
@@ -224,7 +259,7 @@ class Engine:
                     plain=options == Options(max_faces=self._settings.max_faces),
                 )
             )
-        return Analysis(picture.image_wh, picture.format, detections, timing_ms)
+        return Analysis(picture.image_wh, picture.format, detections, timing_ms, detector.spec)
 
     def _count(self, data: bytes, picture: Picture, detections: Detections, seconds: dict[str, float]) -> None:
         metrics = self._metrics

@@ -42,6 +42,12 @@ class Metrics:
         lines = Gauge("emotion_log_lines_dropped", "Log lines that could not be written.", registry=registry)
         lines.set_function(logs.dropped)
         self.model = Gauge("emotion_model_info", "The model served; always 1.", ("name", "version"), registry=registry)
+        self.reloads = Counter(
+            "emotion_model_reloads_total",
+            "Reloads of the model by outcome: loaded, unchanged, refused.",
+            ("outcome",),
+            registry=registry,
+        )
         self.faces = Histogram(
             "emotion_faces_per_picture", "Faces found.", buckets=(0, 1, 2, 3, 5, 10, 20, 50, 100), registry=registry
         )

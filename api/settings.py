@@ -98,6 +98,9 @@ class Settings(BaseSettings):
         default=(), description="Keys, by commas; none: open to all."
     )
     api_keys_file: Path | None = Field(default=None, description="File of further keys, one a line.")
+    admin_key: SecretStr | None = Field(
+        default=None, description="Key of `POST /admin/reload`; none: the path does not exist."
+    )
     rate_per_minute: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         default=0, description="Pictures a minute for a key, or for an address where there are no keys; 0 = no limit."
     )
@@ -191,12 +194,27 @@ class Settings(BaseSettings):
                 )
             keys += found
         for number, key in enumerate(keys, start=1):
-            if len(key) < MIN_KEY_LENGTH or not all("!" <= char <= "~" for char in key):
-                raise SettingsError(
-                    f"API key {number} of {len(keys)}: expected at least {MIN_KEY_LENGTH} printable ASCII characters "
-                    "without spaces; make one with `openssl rand -hex 24`"
-                )
+            _check_key(key, f"API key {number} of {len(keys)}")
         return tuple(keys)
+
+    def admin_keys(self) -> tuple[str, ...]:
+        """Return the key of the administrator; none, or one.
+
+        Raises:
+            SettingsError: it is too short to be one.
+        """
+        if self.admin_key is None:
+            return ()
+        _check_key(self.admin_key.get_secret_value(), f"{PREFIX}ADMIN_KEY")
+        return (self.admin_key.get_secret_value(),)
+
+
+def _check_key(key: str, name: str) -> None:
+    if len(key) < MIN_KEY_LENGTH or not all("!" <= char <= "~" for char in key):
+        raise SettingsError(
+            f"{name}: expected at least {MIN_KEY_LENGTH} printable ASCII characters without spaces; make one with "
+            "`openssl rand -hex 24`"
+        )
 
 
 def load_settings(given: Mapping[str, Any] | None = None) -> Settings:

@@ -13,7 +13,10 @@
     │   └── ParityError         exit 12  an export that answers otherwise than the network it came from
     ├── TrainingError           exit 13  a training that cannot go on: a data-loading process has died
     ├── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
-    └── RecipeError             exit 15  a recipe that cannot be run here, or a step of it that failed
+    ├── RecipeError             exit 15  a recipe that cannot be run here, or a step of it that failed
+    ├── MonitoringError         exit 17  a prediction log or a reference that cannot be read or compared
+    │   └── DriftError          exit 18  pictures or answers that differ from the reference
+    └── PromotionError          exit 19  a candidate that may not replace the present model, or no model to go back to
 
 Messages say what, where, what was got, what was expected, and what to do.
 """
@@ -101,3 +104,21 @@ class RecipeError(EmotionYoloError):
     """A recipe that cannot be run here, or a step of it that failed."""
 
     exit_code = 15
+
+
+class MonitoringError(EmotionYoloError):
+    """A prediction log or a reference that cannot be read, or the two do not belong together."""
+
+    exit_code = 17
+
+
+class DriftError(MonitoringError):
+    """Pictures or answers of a window differ from the reference; the message names the columns."""
+
+    exit_code = 18
+
+
+class PromotionError(EmotionYoloError):
+    """A candidate that may not take the place of the present model, or no model to go back to."""
+
+    exit_code = 19

@@ -20,6 +20,9 @@ TREE = {
     "TrainingError": ("EmotionYoloError", 13),
     "SettingsError": ("EmotionYoloError", 14),
     "RecipeError": ("EmotionYoloError", 15),
+    "MonitoringError": ("EmotionYoloError", 17),
+    "DriftError": ("MonitoringError", 18),
+    "PromotionError": ("EmotionYoloError", 19),
 }
 """Public API: scripts around the command line act on these names and exit codes."""
 

@@ -2,7 +2,6 @@
 
 import logging
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -114,7 +113,7 @@ class PredictionLog:
         """Run an action on the store; returns why it failed."""
         try:
             action()
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # whatever it is, this thread goes on
             reason = _reason(error)
             if reason != "locked":
                 self._store.close()
@@ -127,7 +126,7 @@ class PredictionLog:
         return None
 
 
-def _reason(error: sqlite3.Error | OSError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return "disk"
     name = getattr(error, "sqlite_errorname", "")
