@@ -76,7 +76,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_route)
     batch_path = app.url_path_for("detect_batch")
     body = settings.max_bytes + _FORM_OVERHEAD
-    limits = {batch_path: settings.batch_bytes + _FORM_OVERHEAD, app.url_path_for("feedback"): _FEEDBACK_BYTES}
+    limits = {
+        str(batch_path): settings.batch_bytes + _FORM_OVERHEAD,
+        str(app.url_path_for("feedback")): _FEEDBACK_BYTES,
+    }
     app.add_middleware(
         BodyLimits,
         limit_of=lambda path: limits.get(path, body),
