@@ -22,7 +22,7 @@ set_in_pip() { $(BIN)/python -m pip config list | sed -n "s/^global\.$$1='\(.*\)
   if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
 endef
 
-.PHONY: help setup repro test check audit format experiments serve bench-service attack-service bench-training bench-precision ablation test-image release lock clean
+.PHONY: help setup repro test check audit format experiments serve bench-service attack-service bench-training bench-drift bench-precision ablation test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ attack-service: setup  ## attack the service for ten minutes beside an honest cl
 
 bench-training: setup  ## measure an epoch beside one of bare Ultralytics, on the prepared set
 	@python -m benchmarks.training
+
+bench-drift: setup  ## measure false alarms and detection of `emotion-yolo monitor` (PICTURES=folder)
+	@test -n "$(PICTURES)" || { echo "name a folder of pictures: make bench-drift PICTURES=folder"; exit 2; }
+	@python -m benchmarks.drift $(PICTURES)
 
 bench-precision: setup  ## measure fp32, bf16 and INT8 at several input sizes, on the prepared set (MODEL=models/release)
 	@python -m benchmarks.precision --model $(or $(MODEL),models/release)

@@ -10,7 +10,13 @@ setup(
     package_data={
         "emotion_yolo": ["py.typed"],
         "emotion_yolo.api": ["static/*"],
-        "emotion_yolo.packaged_release": ["MODEL_CARD.md", "metrics.json", "model.json", "model.onnx"],
+        "emotion_yolo.packaged_release": [
+            "MODEL_CARD.md",
+            "metrics.json",
+            "model.json",
+            "model.onnx",
+            "reference.parquet",
+        ],
     },
     include_package_data=False,
 )

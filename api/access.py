@@ -36,6 +36,11 @@ class Access:
         self._digests = [_digest(key) for key in keys]
         self._rates = rates
 
+    @property
+    def has_keys(self) -> bool:
+        """Return whether a key is asked for."""
+        return bool(self._digests)
+
     def charge(self, client: str, count: int = 1) -> None:
         """Charge a client for `count` pictures.
 

@@ -4,6 +4,7 @@ bytes ── decode ──▶ preprocess ──▶ inference ──▶ postproce
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,11 @@ import numpy as np
 
 from emotion_yolo.errors import EmotionYoloError, ModelError
 from emotion_yolo.imaging import LOCAL, Picture, Pixels, decode
+from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.inference.detector import Detector
+from emotion_yolo.prediction_log.quality import input_quality
+from emotion_yolo.prediction_log.rows import PictureRecord
+from emotion_yolo.prediction_log.writer import PredictionLog
 from emotion_yolo.structures.detections import Detections
 
 from .images import PictureDecoder
@@ -60,6 +65,8 @@ class Analysis:
     format: str
     detections: Detections
     timing_ms: dict[str, float]
+    spec: ModelSpec
+    """Of the model that answered: the next picture may have another."""
 
 
 class Engine:
@@ -73,7 +80,9 @@ class Engine:
         self._settings = settings
         self._metrics = metrics
         self.pictures = PictureDecoder(settings)
+        self.log: PredictionLog | None = None
         self._detector: Detector | None = None
+        self._reloading = threading.Lock()
 
     @property
     def detector(self) -> Detector:
@@ -101,6 +110,35 @@ class Engine:
     def _fail(self, failure: EmotionYoloError) -> None:
         self.failure, self.state = failure, State.FAILED
 
+    def reload(self) -> bool:
+        """Load and warm what lies in the model's folder beside the present model, and put it in its place.
+
+        Returns False where it is the same model. Requests that run keep the model that they began with; until the last
+        of them ends both are in memory.
+
+        Raises:
+            Problem: the new model is refused and the present one goes on, or another reload is under way.
+        """
+        before = self.detector.spec
+        if not self._reloading.acquire(blocking=False):
+            raise Problem(Code.OVERLOADED, "another reload is under way; try again", retry_after_s=2)
+        try:
+            if read_spec(self._settings.model) == before:
+                self._metrics.reloads.labels("unchanged").inc()
+                return False
+            self._load()
+        except Exception as error:
+            self._metrics.reloads.labels("refused").inc()
+            why = str(error) if isinstance(error, EmotionYoloError) else f"{type(error).__name__}: {error}"
+            fields = {"error": why[:500], "model": f"{before.name} {before.version}"}
+            LOGGER.error("the new model is refused; the present one goes on", extra={"fields": fields})
+            message = f"the new model cannot be loaded, version {before.version} goes on; the log says why"
+            raise Problem(Code.MODEL_REFUSED, message) from error
+        finally:
+            self._reloading.release()
+        self._metrics.reloads.labels("loaded").inc()
+        return True
+
     def _load(self) -> None:
         started = time.perf_counter()
         settings = self._settings
@@ -111,7 +149,7 @@ class Engine:
             threads=settings.threads,
             precision=settings.precision,
         )
-        self.measured = read_metrics(settings.model)
+        measured = read_metrics(settings.model)
         greys = [np.full((height, width, 3), 114, np.uint8) for width, height in detector.canvases]
         extensions = (".jpg", ".png", ".webp")
         pairs = [(extensions[i % 3], greys[i % len(greys)]) for i in range(max(len(extensions), len(greys)))]
@@ -124,7 +162,8 @@ class Engine:
         with ThreadPoolExecutor(settings.workers) as pool:  # at once, so that they warm the buffers of every stream
             list(pool.map(warm_up, range(settings.workers)))
         return_freed_memory()
-        self._detector = detector
+        self._detector, self.measured = detector, measured
+        self._metrics.model.clear()
         self._metrics.model.labels(detector.spec.name, detector.spec.version).set(1)
         if self.state is State.LOADING:
             self.state = State.READY
@@ -146,15 +185,15 @@ class Engine:
         """End the decoder processes, so that no thread waits for them."""
         self.pictures.close()
 
-    def analyse(self, data: bytes, options: Options, ticket: Ticket) -> Analysis:
-        """Find the faces in a picture; call it from a job.
+    def analyse(self, data: bytes, options: Options, ticket: Ticket, *, item: int = 0) -> Analysis:
+        """Find the faces in a picture, the `item`-th of a batch; call it from a job.
 
         Raises:
             Problem: no picture that can be used, or nobody waits for the answer any more.
         """
         begin = time.perf_counter()
         with self.pictures.decoded(data, seconds_left=ticket.seconds_left, fit=self.detector.imgsz) as picture:
-            return self._analyse(data, picture, options, ticket, begin)
+            return self._analyse(data, picture, options, ticket, begin, item)
 
     def annotate(
         self, data: bytes, options: Options, ticket: Ticket, *, draw: Draw, answer_bytes: float
@@ -182,7 +221,9 @@ class Engine:
             ticket.check()
             return held.answer(draw(picture.pixels, analysis.detections)), analysis
 
-    def _analyse(self, data: bytes, picture: Picture, options: Options, ticket: Ticket, begin: float) -> Analysis:
+    def _analyse(
+        self, data: bytes, picture: Picture, options: Options, ticket: Ticket, begin: float, item: int = 0
+    ) -> Analysis:
         detector = self.detector
         decoded = time.perf_counter()
         ticket.check()
@@ -204,7 +245,21 @@ class Engine:
         self._count(data, picture, detections, seconds)
         seconds["total"] = end - ticket.handed_in
         timing_ms = {name: round(value * 1000, 3) for name, value in seconds.items()}
-        return Analysis(picture.image_wh, picture.format, detections, timing_ms)
+        if self.log is not None:
+            self.log.put(
+                PictureRecord(
+                    request_id=ticket.request_id or "",
+                    item=item,
+                    model=detector.spec.files["onnx"].sha256,
+                    format=picture.format,
+                    bytes=len(data),
+                    quality=input_quality(picture.pixels),
+                    detections=detections,
+                    latency_ms=timing_ms["total"],
+                    plain=options == Options(max_faces=self._settings.max_faces),
+                )
+            )
+        return Analysis(picture.image_wh, picture.format, detections, timing_ms, detector.spec)
 
     def _count(self, data: bytes, picture: Picture, detections: Detections, seconds: dict[str, float]) -> None:
         metrics = self._metrics

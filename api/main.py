@@ -18,8 +18,9 @@ from .engine import Engine
 from .limits import BodyLimits, ByteBudget, RateLimiter
 from .metrics import Metrics
 from .middleware import Observe, problem_response
+from .prediction_log import open_log
 from .problems import Code, Problem
-from .routes import annotate, detect, health, model, page
+from .routes import admin, annotate, detect, feedback, health, model, page
 from .routes.deps import Parts
 from .scheduler import Scheduler
 from .schemas import ProblemDocument
@@ -27,6 +28,7 @@ from .settings import Settings, load_settings
 
 # A form has a boundary and a head around each file.
 _FORM_OVERHEAD = 64_000
+_FEEDBACK_BYTES = 4_096
 
 _DESCRIPTION = (
     "Finds every face in a picture and names its expression. Pictures are held in memory until they are answered, "
@@ -44,7 +46,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics = Metrics()
     rates = RateLimiter(per_minute=settings.rate_per_minute, burst=settings.rate_burst)
     scheduler = Scheduler(metrics, workers=settings.workers, queue=settings.queue, deadline_s=settings.deadline_s)
-    parts = Parts(settings, metrics, Access(settings.keys(), rates), Engine(settings, metrics), scheduler)
+    parts = Parts(
+        settings,
+        metrics,
+        Access(settings.keys(), rates),
+        Access(settings.admin_keys(), rates),
+        Engine(settings, metrics),
+        scheduler,
+    )
     app = FastAPI(
         title="emotion-yolo",
         description=_DESCRIPTION,
@@ -57,17 +66,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.parts = parts
     app.include_router(detect.router)
     app.include_router(annotate.router)
+    app.include_router(feedback.router)
     app.include_router(model.router)
+    app.include_router(admin.router)
     app.include_router(health.router)
     app.include_router(page.router)
     app.add_exception_handler(Problem, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(HTTPException, _refuse_route)
     batch_path = app.url_path_for("detect_batch")
-    body, batch = settings.max_bytes + _FORM_OVERHEAD, settings.batch_bytes + _FORM_OVERHEAD
+    body = settings.max_bytes + _FORM_OVERHEAD
+    limits = {
+        str(batch_path): settings.batch_bytes + _FORM_OVERHEAD,
+        str(app.url_path_for("feedback")): _FEEDBACK_BYTES,
+    }
     app.add_middleware(
         BodyLimits,
-        limit_of=lambda path: batch if path == batch_path else body,
+        limit_of=lambda path: limits.get(path, body),
         budget=ByteBudget(settings.buffer_bytes + _FORM_OVERHEAD),
         stall_s=settings.stall_s,
         upload_s=settings.upload_s,
@@ -89,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model beside the running loop, so that `/healthz` answers meanwhile."""
     engine, scheduler = app.state.parts.engine, app.state.parts.scheduler
+    engine.log = open_log(app.state.parts.settings, app.state.parts.metrics)
     loading = asyncio.create_task(asyncio.to_thread(engine.load))
     try:
         yield
@@ -97,6 +113,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loading
         engine.close()
         await asyncio.to_thread(scheduler.close)
+        if engine.log is not None:
+            await asyncio.to_thread(engine.log.close)
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:

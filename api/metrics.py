@@ -42,6 +42,12 @@ class Metrics:
         lines = Gauge("emotion_log_lines_dropped", "Log lines that could not be written.", registry=registry)
         lines.set_function(logs.dropped)
         self.model = Gauge("emotion_model_info", "The model served; always 1.", ("name", "version"), registry=registry)
+        self.reloads = Counter(
+            "emotion_model_reloads_total",
+            "Reloads of the model by outcome: loaded, unchanged, refused.",
+            ("outcome",),
+            registry=registry,
+        )
         self.faces = Histogram(
             "emotion_faces_per_picture", "Faces found.", buckets=(0, 1, 2, 3, 5, 10, 20, 50, 100), registry=registry
         )
@@ -82,4 +88,16 @@ class Metrics:
             buckets=(10_000, 50_000, 100_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000),
             registry=registry,
         )
+        self.log_rows = Counter(
+            "emotion_prediction_log_rows_total",
+            "Pictures and feedback written to the prediction log.",
+            registry=registry,
+        )
+        self.log_rows_lost = Counter(
+            "emotion_prediction_log_lost_total",
+            "Pictures and feedback that the prediction log could not take, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self.log_bytes = Gauge("emotion_prediction_log_bytes", "Size of the prediction log's files.", registry=registry)
         self.formats = Counter("emotion_inputs_total", "Decoded pictures by format.", ("format",), registry=registry)

@@ -33,6 +33,7 @@ class Code(StrEnum):
     UPLOAD_TIMEOUT = "upload_timeout"
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
+    MODEL_REFUSED = "model_refused"
     CLIENT_GONE = "client_gone"
     OVERLOADED = "overloaded"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -66,6 +67,7 @@ STATUS: dict[Code, int] = {
     Code.UPLOAD_TIMEOUT: 408,
     Code.UNAUTHORIZED: 401,
     Code.RATE_LIMITED: 429,
+    Code.MODEL_REFUSED: 422,
     # Nobody reads this one: it stands in logs and metrics. The number is nginx's.
     Code.CLIENT_GONE: 499,
     Code.OVERLOADED: 503,

@@ -113,13 +113,13 @@ class DetectAnswer(_Schema):
     """Where the time went, ms."""
 
     @classmethod
-    def of(cls, analysis: Analysis, spec: ModelSpec) -> "DetectAnswer":
+    def of(cls, analysis: Analysis) -> "DetectAnswer":
         """Build the answer for an analysed picture."""
         width, height = analysis.image_wh
         return cls.model_validate(
             {
                 "image": {"width": width, "height": height},
-                "model": model_name(spec),
+                "model": model_name(analysis.spec),
                 "detections": analysis.detections.records(),
                 "timing_ms": analysis.timing_ms,
             }
@@ -206,6 +206,35 @@ class ModelCard(_Schema):
     """The split that `metrics` were measured on; null if the artefact carries none."""
     metrics: dict[str, Any] | None
     """As measured by the evaluate stage; null if the artefact carries none."""
+
+
+class ReloadAnswer(_Schema):
+    """What became of a reload."""
+
+    status: Literal["loaded", "unchanged"]
+    """`loaded`: another model answers from now on. `unchanged`: it is the model that answered before."""
+    model: ModelName
+    """The model that answers."""
+
+
+class FeedbackRequest(_Schema):
+    """The right expression of one face of an answer."""
+
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    """The header `X-Request-ID` of the answer."""
+    item: Annotated[int, Field(ge=0, le=1_000)] = 0
+    """Place of the picture among the files of a batch, from 0."""
+    face: Annotated[int, Field(ge=0, le=1_000)]
+    """Place of the face in the picture's `detections`, from 0."""
+    emotion: EmotionName
+    """The right expression."""
+
+
+class FeedbackAnswer(_Schema):
+    """What became of feedback."""
+
+    status: Literal["accepted"] = "accepted"
+    """`accepted`: it will be written to the prediction log."""
 
 
 class Health(_Schema):

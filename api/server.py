@@ -3,10 +3,12 @@
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,7 @@ from emotion_yolo.errors import EmotionYoloError, SettingsError
 from . import logs
 from .engine import State
 from .main import create_app
+from .problems import Problem
 from .protocol import ConnectionLimits, GuardedProtocol
 from .settings import PREFIX, Settings, load_settings, unknown_variables
 
@@ -24,6 +27,7 @@ if sys.platform != "win32":
     import resource
 
 FORCED_EXIT_CODE = 1
+_HAS_SIGHUP = hasattr(signal, "SIGHUP")  # Windows has none
 # Of `shutdown_s`, what is left for ending the process after the requests in flight have been cut.
 _LAST_S = 0.5
 _BACKLOG = 2048
@@ -39,6 +43,8 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._stop_at: float | None = None
         self._told_again = False
+        self._reload_wanted = False
+        self._reload: asyncio.Task[None] | None = None
         self._accepts, connections = _room_for_connections(settings.connections)
         limits = ConnectionLimits(
             connections,
@@ -71,9 +77,13 @@ class Server(uvicorn.Server):
         """Serve until told to stop."""
         self._ended = threading.Event()
         threading.Thread(target=self._end_in_time, name="end", daemon=True).start()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGHUP, self.handle_reload) if _HAS_SIGHUP and in_main_thread else None
         try:
             super().run(sockets)
         finally:
+            if before is not None:
+                signal.signal(signal.SIGHUP, before)
             self._ended.set()
 
     async def startup(self, sockets: Any = None) -> None:
@@ -93,6 +103,10 @@ class Server(uvicorn.Server):
                 with listener.dup() as duplicate:
                     duplicate.listen(_BACKLOG)
 
+    def handle_reload(self, _sig: int, _frame: FrameType | None) -> None:
+        """Load the model anew, on SIGHUP."""
+        self._reload_wanted = True
+
     def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
         """Drain on the first signal; on a second one, end at once.
 
@@ -109,11 +123,21 @@ class Server(uvicorn.Server):
         now = asyncio.get_running_loop().time()
         for connection in tuple(self.server_state.connections):
             connection.watch(now)  # type: ignore[union-attr]
+        if self._reload_wanted and self.engine.state is State.READY and not self._reloading():
+            self._reload_wanted = False
+            self._reload = asyncio.create_task(asyncio.to_thread(self._try_reload))
         if self._stop_at is not None:
             if self.engine.state is not State.DRAINING:
                 self.engine.drain()
             self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
         return await super().on_tick(counter) or self.engine.failure is not None
+
+    def _reloading(self) -> bool:
+        return self._reload is not None and not self._reload.done()
+
+    def _try_reload(self) -> None:
+        with suppress(Problem):  # the log has it
+            self.engine.reload()
 
     def _end_in_time(self) -> None:
         """End the process when it was told to stop and has not, whatever its other threads do."""

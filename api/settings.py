@@ -101,6 +101,9 @@ class Settings(BaseSettings):
         default=(), description="Keys, by commas; none: open to all."
     )
     api_keys_file: Path | None = Field(default=None, description="File of further keys, one a line.")
+    admin_key: SecretStr | None = Field(
+        default=None, description="Key of `POST /admin/reload`; none: the path does not exist."
+    )
     rate_per_minute: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         default=0, description="Pictures a minute for a key, or for an address where there are no keys; 0 = no limit."
     )
@@ -115,6 +118,19 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level of the logs."
+    )
+
+    log_db: Path | None = Field(
+        default=None, description="SQLite file that answers are logged to, as numbers; default: none is kept."
+    )
+    log_rows: Annotated[int, Field(ge=10, le=100_000_000)] = Field(
+        default=100_000, description="Pictures in that file; older ones move to Parquet files beside it."
+    )
+    log_bytes: Annotated[int, Field(ge=10_000_000, le=1_000_000_000_000)] = Field(
+        default=500_000_000, description="Bytes of the prediction log, Parquet files included; the oldest are deleted."
+    )
+    log_days: Annotated[float, Field(gt=0, le=3_650)] = Field(
+        default=30, description="Days after which rows of the prediction log are deleted."
     )
 
     @field_validator("api_keys", "cors_origins", mode="before")
@@ -181,12 +197,27 @@ class Settings(BaseSettings):
                 )
             keys += found
         for number, key in enumerate(keys, start=1):
-            if len(key) < MIN_KEY_LENGTH or not all("!" <= char <= "~" for char in key):
-                raise SettingsError(
-                    f"API key {number} of {len(keys)}: expected at least {MIN_KEY_LENGTH} printable ASCII characters "
-                    "without spaces; make one with `openssl rand -hex 24`"
-                )
+            _check_key(key, f"API key {number} of {len(keys)}")
         return tuple(keys)
+
+    def admin_keys(self) -> tuple[str, ...]:
+        """Return the key of the administrator; none, or one.
+
+        Raises:
+            SettingsError: it is too short to be one.
+        """
+        if self.admin_key is None:
+            return ()
+        _check_key(self.admin_key.get_secret_value(), f"{PREFIX}ADMIN_KEY")
+        return (self.admin_key.get_secret_value(),)
+
+
+def _check_key(key: str, name: str) -> None:
+    if len(key) < MIN_KEY_LENGTH or not all("!" <= char <= "~" for char in key):
+        raise SettingsError(
+            f"{name}: expected at least {MIN_KEY_LENGTH} printable ASCII characters without spaces; make one with "
+            "`openssl rand -hex 24`"
+        )
 
 
 def load_settings(given: Mapping[str, Any] | None = None) -> Settings:

@@ -28,6 +28,7 @@ class Parts:
     settings: Settings
     metrics: Metrics
     access: Access
+    admin: Access
     engine: Engine
     scheduler: Scheduler
 
@@ -54,6 +55,11 @@ async def admit(request: Request, app: ThisApp, _: Annotated[None, Depends(ident
     app.access.charge(request.state.client)
     _loaded = app.engine.detector
     app.scheduler.check_room(request.state.client)
+
+
+async def admit_feedback(request: Request, app: ThisApp, _: Annotated[None, Depends(identify)]) -> None:
+    """Check the rate: an entry of feedback counts as a picture."""
+    app.access.charge(request.state.client)
 
 
 async def options(

@@ -82,7 +82,7 @@ async def detect(request: Request, app: ThisApp, chosen: ChosenOptions) -> Detec
     data = await read_picture(request, max_bytes=app.settings.max_bytes)
     analysis = await run_one(request, app, partial(app.engine.analyse, data, chosen))
     request.state.faces = len(analysis.detections)
-    return DetectAnswer.of(analysis, app.engine.detector.spec)
+    return DetectAnswer.of(analysis)
 
 
 @router.post(
@@ -97,10 +97,13 @@ async def detect_batch(request: Request, app: ThisApp, chosen: ChosenOptions) ->
     uploads = await read_batch(request, max_files=limits.batch_files, max_bytes=limits.max_bytes)
     if len(uploads) > 1:
         app.access.charge(request.state.client, len(uploads) - 1)
-    jobs = [partial(app.engine.analyse, upload, chosen) for upload in uploads if isinstance(upload, bytes)]
+    jobs = [
+        partial(app.engine.analyse, upload, chosen, item=item)
+        for item, upload in enumerate(uploads)
+        if isinstance(upload, bytes)
+    ]
     analysed = iter(await run_all(request, app, jobs))
     results = [upload if isinstance(upload, Problem) else next(analysed) for upload in uploads]
-    spec = app.engine.detector.spec
     request.state.faces = sum(len(result.detections) for result in results if isinstance(result, Analysis))
     entries: list[BatchResult | BatchError] = []
     for result in results:
@@ -108,5 +111,5 @@ async def detect_batch(request: Request, app: ThisApp, chosen: ChosenOptions) ->
             app.metrics.rejections.labels(str(result.code)).inc()
             entries.append(BatchError(error=problem_document(result, request.state.request_id)))
         else:
-            entries.append(BatchResult(result=DetectAnswer.of(result, spec)))
+            entries.append(BatchResult(result=DetectAnswer.of(result)))
     return BatchAnswer(results=entries)

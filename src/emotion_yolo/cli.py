@@ -347,6 +347,41 @@ def release(
         typer.echo(line)
 
 
+@app.command()
+def monitor(
+    log: Annotated[Path, typer.Option(envvar="EMOTION_LOG_DB", help="the service's prediction log")],
+    model: Annotated[
+        Path, typer.Option(help="folder of the model that answers; its reference lies there")
+    ] = paths.RELEASE,
+    reference: Annotated[Path | None, typer.Option(help="reference, if it lies elsewhere")] = None,
+    since: Annotated[str, typer.Option(help="begin of the window: 24h, 7d, or a time")] = "24h",
+    until: Annotated[str | None, typer.Option(help="its end; now if not given")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="only so many of the latest pictures")] = None,
+    rate: Annotated[float, typer.Option(min=0.001, max=0.5, help="probability of a false alarm")] = 0.01,
+    out: Annotated[Path, typer.Option(help="folder for verdict.json and report.html")] = paths.REPORTS / "monitor",
+    page: Annotated[bool, typer.Option("--page/--no-page", help="write report.html, with Evidently")] = True,
+    prometheus: Annotated[Path | None, typer.Option(help="text file for Prometheus' node exporter")] = None,
+    accept: Annotated[Path | None, typer.Option(help="write the window as a new reference instead")] = None,
+) -> None:
+    """Compare what the service has seen with the model's reference; ends with exit code 18 where they differ."""
+    from emotion_yolo.monitoring import monitor as monitoring
+
+    choices = monitoring.Choices(
+        log, reference or monitoring.reference_of(model), since, until, last, rate, out, page, prometheus
+    )
+    if accept is not None:
+        window = monitoring.accept(choices, accept)
+        typer.echo(f"{accept}: {len(window.observations):,} pictures are the reference of model {window.model[:12]}")
+        return
+    verdict = monitoring.monitor(choices)
+    typer.echo(
+        f"{len(verdict.window.observations):,} pictures, {len(verdict.window.observations.truth):,} faces, "
+        f"{verdict.window.feedback:,} with feedback; {out / 'verdict.json'}"
+    )
+    monitoring.raise_on_drift(verdict)
+    typer.echo(f"like the reference ({verdict.reference.origin})")
+
+
 def main() -> None:
     """Run the command line; an error of ours is a message and an exit code, not a traceback."""
     run_process(app, interrupted="what was finished is kept")

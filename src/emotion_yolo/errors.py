@@ -14,7 +14,9 @@
     ├── TrainingError           exit 13  a training that cannot go on: a data-loading process has died
     ├── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
     ├── RecipeError             exit 15  a recipe that cannot be run here, or a step of it that failed
-    └── DependencyError         exit 16  a package that is not installed, or does not work on this system
+    ├── DependencyError         exit 16  a package that is not installed, or does not work on this system
+    └── MonitoringError         exit 17  a prediction log or a reference that cannot be read or compared
+        └── DriftError          exit 18  pictures or answers that differ from the reference
 
 Messages say what, where, what was got, what was expected, and what to do.
 """
@@ -108,3 +110,15 @@ class DependencyError(EmotionYoloError):
     """A package or system function that is missing here; the message names the extra that brings it."""
 
     exit_code = 16
+
+
+class MonitoringError(EmotionYoloError):
+    """A prediction log or a reference that cannot be read, or the two do not belong together."""
+
+    exit_code = 17
+
+
+class DriftError(MonitoringError):
+    """Pictures or answers of a window differ from the reference; the message names the columns."""
+
+    exit_code = 18

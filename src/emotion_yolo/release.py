@@ -11,6 +11,7 @@ from emotion_yolo.errors import ModelError
 from emotion_yolo.evaluation.model_card import list_files
 from emotion_yolo.inference.artefact import describe, read_spec, write_spec
 from emotion_yolo.inference.detector import Detector
+from emotion_yolo.prediction_log.observations import REFERENCE_NAME
 from emotion_yolo.structures.images import read_rgb
 
 _LIMIT = 15_000_000  # bytes; git keeps every release for ever
@@ -62,6 +63,8 @@ def make_release(
     out.mkdir(parents=True)
     for path in sources:
         shutil.copyfile(path, out / path.name)
+    if (reference := report / REFERENCE_NAME).is_file():  # an evaluation before 2026-11-26 has none
+        shutil.copyfile(reference, out / REFERENCE_NAME)
     served = describe(out / spec.files["onnx"].path)
     lineage = spec.lineage
     if recipe:

@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import yaml
 
 from api.metrics import Metrics
 from api.settings import Settings
+from emotion_yolo.monitoring.reporting import METRICS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "dockerfiles"
@@ -38,7 +40,7 @@ def test_the_image_copies_only_what_is_there() -> None:
 
 
 def test_images_and_compose_set_only_variables_that_exist() -> None:
-    known = {f"EMOTION_{name.upper()}" for name in Settings.model_fields}
+    known = {f"EMOTION_{name.upper()}" for name in Settings.model_fields} | {"EMOTION_TEXTFILES"}  # compose's own
     text = API + (FOLDER / "compose.yaml").read_text()
     assert set(re.findall(r"\bEMOTION_[A-Z_]+", text)) <= known
 
@@ -58,8 +60,29 @@ def test_compose_mounts_only_files_that_are_there_and_locks_the_service_down() -
 
 def test_dashboard_and_alerts_ask_only_for_metrics_that_exist() -> None:
     known = {metric.name for metric in Metrics().registry.collect()}
+    known |= {f"emotion_monitor_{name}" for name in METRICS}
     known |= {f"{name}{end}" for name in known for end in ("_bucket", "_sum", "_count", "_total")}
-    text = (FOLDER / "grafana" / "dashboards" / "service.json").read_text() + (FOLDER / "alerts.yml").read_text()
+    dashboards = [path.read_text() for path in (FOLDER / "grafana" / "dashboards").glob("*.json")]
+    assert len(dashboards) == 2
+    text = "".join(dashboards) + (FOLDER / "alerts.yml").read_text()
     asked = set(re.findall(r"\b(?:emotion|process)_[a-z_]+", text))
     assert len(asked) > 15
     assert asked <= known
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed; .ci/run brings it")
+@pytest.mark.parametrize(
+    "command", ["check config prometheus.yml", "check rules alerts.yml", "test rules alerts.test.yml"]
+)
+def test_prometheus_takes_its_settings_and_the_alerts_fire_when_they_should(command: str) -> None:
+    done = subprocess.run(["promtool", *command.split()], cwd=FOLDER, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tested() -> None:
+    rules = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
+    names = {rule["alert"] for group in rules for rule in group["rules"]}
+    tests = yaml.safe_load((FOLDER / "alerts.test.yml").read_text())["tests"]
+    assert {case["alertname"] for test in tests for case in test["alert_rule_test"]} == names
+    firing = {case["alertname"] for test in tests for case in test["alert_rule_test"] if "exp_alerts" in case}
+    assert firing == names

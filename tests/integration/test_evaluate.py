@@ -225,7 +225,7 @@ def test_the_stage_runs_from_the_projects_root(
     metrics = json.loads(METRICS.read_text("utf-8"))
     assert metrics["n_crops"] == 24
     assert set(metrics) <= set(HEADLINE)
-    assert {path.name for path in EVALUATE_REPORT.iterdir()} == FILES | {"MODEL_CARD.md"}
+    assert {path.name for path in EVALUATE_REPORT.iterdir()} == FILES | {"MODEL_CARD.md", "reference.parquet"}
     printed = capsys.readouterr()
     assert f"{metrics['map50']:.3f}" in printed.out
     assert printed.out.strip() in last_evaluation()

@@ -21,6 +21,8 @@ TREE = {
     "SettingsError": ("EmotionYoloError", 14),
     "RecipeError": ("EmotionYoloError", 15),
     "DependencyError": ("EmotionYoloError", 16),
+    "MonitoringError": ("EmotionYoloError", 17),
+    "DriftError": ("MonitoringError", 18),
 }
 """Public API: scripts around the command line act on these names and exit codes."""
 

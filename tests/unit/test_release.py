@@ -39,6 +39,12 @@ def test_a_release_serves_without_the_openvino_files(parts: dict[str, Any]) -> N
     assert read_spec(parts["out"]).version == read_spec(parts["export"]).version
 
 
+def test_the_reference_travels_with_a_release(parts: dict[str, Any]) -> None:
+    (parts["report"] / "reference.parquet").write_bytes(b"reference")
+    make_release(**parts)
+    assert (parts["out"] / "reference.parquet").read_bytes() == b"reference"
+
+
 def test_the_card_of_a_release_lists_the_files_that_are_there(parts: dict[str, Any]) -> None:
     assert "`model.bin`" in (parts["report"] / "MODEL_CARD.md").read_text()
     make_release(**parts)

@@ -2,10 +2,12 @@
 
 from emotion_yolo.evaluation.measuring import Evaluation, measure
 from emotion_yolo.evaluation.model_card import CARD_NAME, model_card, used_sets
+from emotion_yolo.evaluation.reference import write_reference
 from emotion_yolo.evaluation.report import write_json, write_report
 from emotion_yolo.evaluation.summary import headline, summary
 from emotion_yolo.params import Params, load_params
 from emotion_yolo.paths import CARDS, DATA_PIN, EVALUATE_REPORT, EXPORT, METRICS, PREPARED, WANDB
+from emotion_yolo.prediction_log.observations import REFERENCE_NAME
 from emotion_yolo.stages import run_stage
 from emotion_yolo.tracking.tracker import Tracker
 
@@ -16,6 +18,8 @@ def main() -> None:
     sets = used_sets(DATA_PIN, CARDS)
     evaluation = measure(params.evaluate, artefact=EXPORT, prepared=PREPARED)
     write_report(evaluation, EVALUATE_REPORT)
+    outcomes = [*evaluation.crops, *evaluation.photographs]
+    write_reference(EVALUATE_REPORT / REFERENCE_NAME, outcomes, model=evaluation.spec.files["onnx"].sha256)
     (EVALUATE_REPORT / CARD_NAME).write_text(model_card(evaluation, sets), "utf-8")
     write_json(METRICS, headline(evaluation.overall.metrics))
     track(params, evaluation)
