@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from emotion_yolo.drawing import draw_detections
 from emotion_yolo.errors import ImageError, SourceError
 from emotion_yolo.imaging import Picture, read_picture, read_rgb
-from emotion_yolo.inference.detector import Detector
+from emotion_yolo.inference.model import FaceModel
 from emotion_yolo.predict.copies import AnnotatedCopies
 from emotion_yolo.predict.sources import Input
 from emotion_yolo.structures.images import Image
@@ -62,7 +62,7 @@ def _whole(image: Image | None) -> Picture | None:
 
 
 def predict(
-    detector: Detector, source: Input, *, conf: float | None = None, copies: AnnotatedCopies | None = None
+    detector: FaceModel, source: Input, *, conf: float | None = None, copies: AnnotatedCopies | None = None
 ) -> Iterator[dict[str, object]]:
     """Yield the record of every picture of one input, and keep annotated copies in `copies`, if given.
 
