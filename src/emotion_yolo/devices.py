@@ -1,11 +1,16 @@
 """Numeric precisions of this CPU. The only root module that imports torch, and only when called."""
 
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emotion_yolo.errors import ParamsError
 
 if TYPE_CHECKING:
     import torch
+
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "bf16")
+"""CPU features that decide which kernels PyTorch and oneDNN take, and with them how sums are rounded."""
 
 
 def cpu_has_bf16() -> bool:
@@ -42,3 +47,14 @@ def has_bf16(device: "torch.device") -> bool:
     import torch
 
     return cpu_has_bf16() if device.type == "cpu" else device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+
+
+def describe_cpu() -> tuple[str, list[str]]:
+    """Return the CPU's name, and which of its features choose kernels."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine(), []
+    fields = dict(reversed([(key.strip(), value.strip()) for key, _, value in (x.partition(":") for x in lines)]))
+    flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
+    return fields.get("model name", platform.machine()), [name for name in _FEATURES if name in flags]

@@ -79,12 +79,13 @@ def small_cnn(classes: int, *, dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(256, classes))
 
 
-def build(model: BaselineModel, classes: Sequence[str], *, dropout: float) -> FaceClassifier:
-    """Build the network that params describe, at the start of its training.
+def build(model: BaselineModel, classes: Sequence[str], *, dropout: float, seed: int = 0) -> FaceClassifier:
+    """Build the network that params describe, at the start of its training; `seed` is of what is random in it.
 
     Raises:
         ModelError: an architecture that is not known, weights that do not fit, or a hub that cannot be reached.
     """
+    torch.manual_seed(seed)
     weights = model_path(model.weights)
     start: Start = "hub" if model.hub else "file" if weights else "scratch"
     spec = ClassifierSpec(
