@@ -21,14 +21,14 @@ Box = NDArray[np.floating]
 _TEMPLATE: Points = np.asarray(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
 )
-"""Where ArcFace's 112 px crops have eyes, nose and mouth (Deng et al., arXiv:1801.07698; insightface's `arcface_dst`)."""
+"""Where ArcFace's crops of 112 px have eyes, nose and mouth (arXiv:1801.07698; `arcface_dst` of insightface)."""
 _TEMPLATE_SIDE = 112
 
 # YuNet is shown the face and what is around it, at a size at which it finds a face that fills half of the picture.
 _SEEN = 2.0
 _SEEN_PX = 320
-# Its landmarks lean towards an upright face: of a turn of 30° they show 11° to 20°. So it looks again at the face turned
-# back by what it saw, until there is next to no turn left.
+# Its landmarks lean towards an upright face: of a turn of 30° they show 11° to 20°. So it looks again at the face,
+# turned back by what it saw, until there is next to no turn left.
 _ROUNDS = 5
 _LITTLE_TURN = np.radians(1.5)
 _LEAST_CONFIDENCE = 0.5

@@ -30,8 +30,10 @@ class CropClassifier:
         """
         if not path.is_file():
             raise ModelError(f"{path}: no such file; {_ADVICE}")
-        load = _onnxruntime if backend == "onnx" else _openvino
-        self._run, given, answered = load(path, streams=streams, threads=threads)
+        if backend == "onnx":
+            self._run, given, answered = _onnxruntime(path, threads=threads)
+        else:
+            self._run, given, answered = _openvino(path, streams=streams, threads=threads)
         if len(given) != 4 or given[1] != 3 or not given[2] == given[3] > 0 or answered[-1:] != [classes]:
             message = f"takes {_written(given)} and answers {_written(answered)}, expected [?,3,S,S] and [?,{classes}]"
             raise ModelError(f"{path}: {message}; {_ADVICE}")
@@ -55,7 +57,7 @@ def _openvino(path: Path, *, streams: int, threads: int) -> tuple[_Run, _Shape, 
     return OpenVinoRequests(network, streams=streams, threads=threads, precision="f32"), given, answered
 
 
-def _onnxruntime(path: Path, *, streams: int, threads: int) -> tuple[_Run, _Shape, _Shape]:
+def _onnxruntime(path: Path, *, threads: int) -> tuple[_Run, _Shape, _Shape]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()

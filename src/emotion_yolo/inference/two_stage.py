@@ -52,6 +52,10 @@ class TwoStage:
         classifier = CropClassifier(path, classes=len(spec.classes), backend=backend, streams=streams, threads=threads)
         return cls(spec, detector, classifier, landmarks)
 
+    def without_landmarks(self) -> Self:
+        """Return the same model that cuts every face out as it lies, to measure what alignment is worth."""
+        return type(self)(self.spec, self._detector, self._classifier, None)
+
     @property
     def crops(self) -> dict[str, int]:
         """How many faces were `aligned`, and how many cut out as they lay (`plain`), so far."""

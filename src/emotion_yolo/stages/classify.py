@@ -32,7 +32,12 @@ def main(name: str) -> None:
     net = build(model, classes, dropout=fitting.dropout, seed=fitting.seed)
     folder = paths.CHECKPOINTS / f"classify-{name}-{fingerprint(train.crops, fitting, net.state_dict())}"
     checkpoint, out = folder / "state.pt", paths.CLASSIFIERS / name
-    lineage = {"data": data_digest(paths.DATA_PIN), "revision": git_revision(), "baseline": name, "start": net.spec.start}
+    lineage = {
+        "data": data_digest(paths.DATA_PIN),
+        "revision": git_revision(),
+        "baseline": name,
+        "start": net.spec.start,
+    }
     record = {"record": folder / "wandb.json", "wandb_dir": paths.WANDB, "resume": checkpoint.is_file()}
     report = paths.CLASSIFY_REPORT / name
     with (
