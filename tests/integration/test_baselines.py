@@ -18,8 +18,8 @@ from tests.builders import NAMES, SEVEN, exported_model, painted, painted_labels
 
 ROOT = Path(__file__).parents[2]
 FAST = {
-    "epochs": 3, "patience": 0, "batch": 14, "lr": 0.02, "warmup_steps": 1, "ema_decay": 0.5, "mixup": 0.0, "erase": 0.0,
-    "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "greyscale": 0.0, "colour_cast": 0.0,
+    "epochs": 3, "patience": 0, "batch": 14, "lr": 0.02, "warmup_steps": 1, "ema_decay": 0.5, "mixup": 0.0,
+    "erase": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "greyscale": 0.0, "colour_cast": 0.0,
 }  # fmt: skip
 
 

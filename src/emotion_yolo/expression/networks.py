@@ -101,7 +101,7 @@ def build(model: BaselineModel, classes: Sequence[str], *, dropout: float, seed:
             return _hf_vit(spec, _hub_name(model) if model.hub else weights, dropout=dropout)
         if model.architecture == SMALL_CNN and model.hub:
             raise ModelError("no hub has weights of small_cnn; set hub to false")
-        net = _plain(spec, dropout=dropout, pretrained=weights if weights else model.hub)
+        net = _plain(spec, dropout=dropout, pretrained=weights or model.hub)
         if weights and model.architecture == SMALL_CNN:
             net.body.load_state_dict(_read_weights(weights))
     except ModelError:
