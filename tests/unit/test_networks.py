@@ -9,13 +9,16 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.expression.crops import Crops
+from emotion_yolo.expression.exporting import export_classifier
 from emotion_yolo.expression.networks import FaceClassifier, build, load, save
 from emotion_yolo.expression.training import logits_of, train_classifier
+from emotion_yolo.inference.classifier import CropClassifier
 from emotion_yolo.params import BaselineModel, load_params
 from emotion_yolo.structures.emotions import NAMES
 
@@ -69,6 +72,11 @@ def test_every_architecture_is_trained_saved_and_read_again(architecture: str, t
     assert again.spec.classes == SEVEN
     assert not again.training
     torch.testing.assert_close(logits_of(again, crops), logits)
+    export_classifier(again, 1.0, tmp_path / "classifier.onnx")
+    pictures = np.ascontiguousarray(crops.pictures.permute(0, 2, 3, 1).numpy())
+    for backend in ("onnx", "openvino"):
+        served = CropClassifier(tmp_path / "classifier.onnx", classes=7, backend=backend)(pictures)  # type: ignore[arg-type]
+        np.testing.assert_allclose(served, logits.softmax(1).numpy(), atol=0.01)
 
 
 @pytest.mark.parametrize("architecture", SMALL)
