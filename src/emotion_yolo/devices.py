@@ -46,7 +46,9 @@ def has_bf16(device: "torch.device") -> bool:
     """Say whether a device computes in bf16 by itself."""
     import torch
 
-    return cpu_has_bf16() if device.type == "cpu" else device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+    if device.type == "cpu":
+        return cpu_has_bf16()
+    return device.type == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def describe_cpu() -> tuple[str, list[str]]:

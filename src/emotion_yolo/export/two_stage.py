@@ -30,10 +30,11 @@ from emotion_yolo.inference.artefact import (
 )
 from emotion_yolo.inference.backends import Backend
 from emotion_yolo.inference.calibration import expected_calibration_error
-from emotion_yolo.inference.classifier import CropClassifier
+from emotion_yolo.inference.classifier import CropClassifier, Probabilities
 from emotion_yolo.params import Params, model_path
 from emotion_yolo.paths import RUN
 from emotion_yolo.progress import say
+from emotion_yolo.structures.images import Image
 from emotion_yolo.tracking.lineage import data_digest, git_revision
 
 REPORT_NAME = "report.json"
@@ -97,7 +98,7 @@ def assemble(
     return spec
 
 
-def _parity(onnx: Path, crops: np.ndarray, expected: np.ndarray) -> dict[str, dict[str, float]]:
+def _parity(onnx: Path, crops: Image, expected: Probabilities) -> dict[str, dict[str, float]]:
     """Return by backend the largest difference of a probability from PyTorch's, on some of the crops [N, S, S, 3]."""
     some = slice(None, None, max(len(crops) // _PARITY_CROPS, 1))
     backends: Sequence[Backend] = ("onnx", "openvino")

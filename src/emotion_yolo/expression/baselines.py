@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from emotion_yolo.data.prepared import Sample, decoded
 from emotion_yolo.devices import describe_cpu, has_bf16, torch_device
@@ -118,7 +119,7 @@ def _faces(samples: Sequence[Sample], settings: Baselines, classes: Sequence[str
                 yield sample, index
 
 
-def _target(sample: Sample, index: int, ids: Sequence[int], *, soft: bool) -> np.ndarray:
+def _target(sample: Sample, index: int, ids: Sequence[int], *, soft: bool) -> NDArray[np.float32]:
     if soft and sample.soft is not None and np.isfinite(sample.soft[index]).all():
         of_classes = sample.soft[index][list(ids)]
         if of_classes.sum() > 0:

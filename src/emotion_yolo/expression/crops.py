@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion_yolo.data.prepared import Sample, decoded
@@ -51,6 +53,6 @@ class Crops:
         return cls.labelled(as_tensor(pictures), torch.tensor(emotions))
 
 
-def as_tensor(pictures: Sequence[np.ndarray]) -> Tensor:
+def as_tensor(pictures: Sequence[NDArray[Any]]) -> Tensor:
     """Stack RGB pictures [H, W, 3] of one size to [N, 3, H, W]."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()

@@ -155,6 +155,7 @@ def load(folder: Path) -> FaceClassifier:
 
 def _plain(spec: ClassifierSpec, *, dropout: float, pretrained: Path | bool) -> FaceClassifier:
     classes = len(spec.classes)
+    body: Any
     if spec.architecture == SMALL_CNN:
         body = small_cnn(classes, dropout=dropout)
         return FaceClassifier(body, spec, mean=_GREY, std=_GREY, head=body[-1])

@@ -5,7 +5,7 @@ Which of the two is decided here; a classifier only sees squares of one size.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from emotion_yolo.structures.boxes import iou_matrix
 from emotion_yolo.structures.images import Image
 
 Points = NDArray[np.float64]
-Box = NDArray[np.floating]
+Box = NDArray[np.floating[Any]]
 
 _TEMPLATE: Points = np.asarray(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
@@ -67,9 +67,8 @@ class YuNetLandmarks:
         region = _resized(region, round(region.shape[0] * scale)) if scale < 1 else region
         middle = region.shape[0] / 2
         faces = self._find(region)
-        overlap = iou_matrix((np.asarray(xyxy, np.float64)[None] - np.tile(origin, 2)) * scale, np.float64(faces.xyxy))[
-            0
-        ]
+        box = (np.asarray(xyxy, np.float64)[None] - np.tile(origin, 2)) * scale
+        overlap = iou_matrix(box, faces.xyxy.astype(np.float64))[0]
         if not len(overlap) or overlap.max() < _SAME_FACE:
             return None
         points = seen = faces.landmarks[overlap.argmax()].astype(np.float64)
@@ -90,7 +89,7 @@ class YuNetLandmarks:
             # A turn about the middle leaves the box's face there.
             away = np.abs((faces.xyxy[:, :2] + faces.xyxy[:, 2:]) / 2 - middle).sum(axis=1)
             seen = faces.landmarks[away.argmin()].astype(np.float64)
-            points = (seen - back[:, 2]) @ back[:, :2]
+            points = np.asarray((seen - back[:, 2]) @ back[:, :2], np.float64)
         return points / scale + origin
 
 
@@ -123,7 +122,7 @@ def similarity(source: Points, target: Points) -> Points:
 
     Least squares, without a mirror image (Umeyama, 1991). With points as complex numbers it is a linear regression.
     """
-    z, w = source @ (1, 1j), target @ (1, 1j)
+    z, w = (points @ np.asarray([1, 1j]) for points in (source, target))
     centred = z - z.mean()
     turn = np.vdot(centred, w - w.mean()) / np.vdot(centred, centred).real
     shift = w.mean() - turn * z.mean()

@@ -11,9 +11,9 @@ from typing import Self
 import numpy as np
 
 from emotion_yolo.imaging import Picture
-from emotion_yolo.inference.alignment import FaceCrop, Landmarks, YuNetLandmarks, align
+from emotion_yolo.inference.alignment import Box, FaceCrop, Landmarks, YuNetLandmarks, align
 from emotion_yolo.inference.artefact import ModelSpec, SecondStage, checked_file
-from emotion_yolo.inference.backends import available_cores
+from emotion_yolo.inference.backends import Backend, available_cores
 from emotion_yolo.inference.classifier import CropClassifier
 from emotion_yolo.inference.decoding import MAX_FACES
 from emotion_yolo.inference.detector import Detector
@@ -47,7 +47,7 @@ class TwoStage:
         assert second is not None
         landmarks = YuNetLandmarks(checked_file(folder, second.landmarks)) if second.landmarks else None
         path = checked_file(folder, second.onnx)
-        backend = "onnx" if detector.backend == "onnx" else "openvino"
+        backend: Backend = "onnx" if detector.backend == "onnx" else "openvino"
         streams = max(available_cores() // threads, 1) if threads else 1  # as many calls at once as the detector takes
         classifier = CropClassifier(path, classes=len(spec.classes), backend=backend, streams=streams, threads=threads)
         return cls(spec, detector, classifier, landmarks)
@@ -90,6 +90,6 @@ class TwoStage:
         whole = Picture(image, (image.shape[1], image.shape[0]), 1, "array")
         return self.predict_picture(whole, conf=conf, max_faces=max_faces)
 
-    def _crop(self, image: Image, xyxy: np.ndarray) -> FaceCrop:
+    def _crop(self, image: Image, xyxy: Box) -> FaceCrop:
         second = self._second
         return align(image, xyxy, imgsz=second.imgsz, margin=second.margin, landmarks=self._landmarks)

@@ -38,11 +38,11 @@ def main(name: str) -> None:
         "baseline": name,
         "start": net.spec.start,
     }
-    record = {"record": folder / "wandb.json", "wandb_dir": paths.WANDB, "resume": checkpoint.is_file()}
-    report = paths.CLASSIFY_REPORT / name
+    wandb = {"record": folder / "wandb.json", "wandb_dir": paths.WANDB}
+    report, resume = paths.CLASSIFY_REPORT / name, checkpoint.is_file()
     with (
-        Curves(report, journal=folder / "epochs.jsonl", resume=checkpoint.is_file()) as curves,
-        Tracker.start(params, **record, lineage=lineage) as tracker,
+        Curves(report, journal=folder / "epochs.jsonl", resume=resume) as curves,
+        Tracker.start(params, **wandb, resume=resume, lineage=lineage) as tracker,
     ):
 
         def on_epoch(epoch: Epoch) -> None:
