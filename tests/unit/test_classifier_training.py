@@ -248,7 +248,7 @@ def test_soft_targets_are_what_is_learnt(tmp_path: Path) -> None:
     crops = shades([128] * 20, [0] * 20)
     voted = Crops(crops.pictures, torch.tensor([[0.7, 0.3]]).repeat(20, 1), crops.emotions)
     net, _ = fitted(voted, tmp_path / "run.pt", epochs=60)
-    assert net(torch.full((1, 3, 8, 8), 128 / 255)).softmax(1)[0, 1] == pytest.approx(0.3, abs=0.03)
+    assert net(torch.full((1, 3, 8, 8), 128 / 255)).softmax(1)[0, 1].item() == pytest.approx(0.3, abs=0.03)
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -233,8 +233,8 @@ def test_a_baseline_is_trained_as_the_classifier_but_for_its_own_values(changed:
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"epoch": 3}, r"baselines.training or baselines.models.small_cnn.training: epoch: got 3"),
-        ({"epochs": 0}, r"epochs: got 0: Input should be greater than or equal to 1"),
+        ({"epoch": 3}, "baselines.training or baselines.models.hf_vit.training: epoch: got 3"),
+        ({"epochs": 0}, "epochs: got 0: Input should be greater than or equal to 1"),
     ],
 )
 def test_changes_of_a_training_are_checked_as_strictly(changed: Write, training: object, message: str) -> None:
