@@ -193,11 +193,12 @@ def _bytes(spec: ModelSpec, *, aligned: bool) -> int:
 
 
 def _memory(folder: Path) -> float:
-    """Return the peak resident MB of a process that loads the model and answers one picture."""
+    """Return the peak resident MB of a process that loads the model and answers one picture; Linux only."""
+    # Not ru_maxrss: that begins with what this process, its parent, took.
     code = (
-        "import resource, sys, numpy as np; from emotion_yolo.inference.loading import load_model; "
+        "import sys, numpy as np; from emotion_yolo.inference.loading import load_model; "
         "load_model(sys.argv[1]).predict(np.full((640, 640, 3), 114, np.uint8)); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True)
     return int(done.stdout) * 1024 / 1e6
