@@ -102,7 +102,7 @@ def _parity(onnx: Path, crops: Image, expected: Probabilities) -> dict[str, dict
     """Return by backend the largest difference of a probability from PyTorch's, on some of the crops [N, S, S, 3]."""
     some = slice(None, None, max(len(crops) // _PARITY_CROPS, 1))
     backends: Sequence[Backend] = ("onnx", "openvino")
-    differences = {}
+    differences: dict[str, dict[str, float]] = {}
     for backend in backends:
         got = CropClassifier(onnx, classes=expected.shape[1], backend=backend)(np.ascontiguousarray(crops[some]))
         differences[backend] = {"score": round(float(np.abs(got - expected[some]).max()), 6)}

@@ -159,7 +159,9 @@ class _Run:
         logits = logits_of(cast(Network, net), valid)
         predicted, truth = logits.argmax(1), valid.emotions
         top1 = (predicted == truth).float().mean().item()
-        recalls = [(predicted[truth == cls] == cls).float().mean() for cls in truth.unique()]
+        recalls = [
+            (predicted[truth == cls] == cls).float().mean() for cls in range(logits.shape[1]) if (truth == cls).any()
+        ]
         best = top1 > self.top1
         self.epochs, self.since, self.top1 = self.epochs + 1, 0 if best else self.since + 1, max(top1, self.top1)
         if best and self._params.patience:

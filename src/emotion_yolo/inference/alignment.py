@@ -90,7 +90,7 @@ class YuNetLandmarks:
             away = np.abs((faces.xyxy[:, :2] + faces.xyxy[:, 2:]) / 2 - middle).sum(axis=1)
             seen = faces.landmarks[away.argmin()].astype(np.float64)
             points = np.asarray((seen - back[:, 2]) @ back[:, :2], np.float64)
-        return points / scale + origin
+        return np.asarray(points / scale + origin, np.float64)
 
 
 def align(image: Image, xyxy: Box, *, imgsz: int, margin: float, landmarks: Landmarks | None = None) -> FaceCrop:
