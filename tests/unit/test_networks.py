@@ -176,7 +176,7 @@ def test_a_vit_comes_from_a_hub(tmp_path: Path) -> None:
         "from tests.unit.test_networks import *\n"
         "net = built('hf_vit', hub=True, options={'name': 'somebody/faces'})\n"
         "assert net.spec.start == 'hub'\n"
-        "print(float(net.body.classifier.bias.sum()))\n"
+        "print(net.body.classifier.bias.sum().item())\n"
     )
     environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
@@ -187,7 +187,7 @@ def test_a_vit_comes_from_a_hub(tmp_path: Path) -> None:
     server.server_close()
     assert done.returncode == 0, done.stderr[-3000:]
     theirs = built("hf_vit", weights=str(folder), options={})
-    assert float(done.stdout.splitlines()[-1]) == pytest.approx(float(theirs.body.classifier.bias.sum()), abs=1e-5)
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(theirs.body.classifier.bias.sum().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

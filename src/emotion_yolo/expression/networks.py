@@ -174,6 +174,12 @@ def _plain(spec: ClassifierSpec, *, dropout: float, pretrained: Path | bool) -> 
         options["pretrained_cfg_overlay"] = {"file": str(pretrained)}
     body = timm.create_model(spec.architecture, pretrained=bool(pretrained), **options)
     given: Mapping[str, Any] = body.pretrained_cfg
+    if spec.architecture.startswith("vgg"):
+        # timm stretches feature maps below 7×7 by adaptive pooling, for which ONNX has no operator, and follows it by
+        # layers for thousand classes; the mean of the features and one layer do for faces.
+        pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(512, classes))
+        body = nn.Sequential(body.features, *pooled)
+        return FaceClassifier(body, spec, mean=given["mean"], std=given["std"], head=body[-1])
     return FaceClassifier(body, spec, mean=given["mean"], std=given["std"], head=body.get_classifier())
 
 
