@@ -22,7 +22,7 @@ set_in_pip() { $(BIN)/python -m pip config list | sed -n "s/^global\.$$1='\(.*\)
   if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
 endef
 
-.PHONY: help setup repro test check audit format experiments serve bench-service attack-service bench-training bench-drift bench-precision ablation test-image release lock clean
+.PHONY: help setup repro test check audit format experiments serve bench-service attack-service bench-training bench-drift bench-precision ablation baselines baselines-table test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -86,6 +86,12 @@ bench-precision: setup  ## measure fp32, bf16 and INT8 at several input sizes, o
 
 ablation: setup  ## measure what each ingredient of the recipe is worth, on valid; goes on where it stopped (PLAN=some.yaml)
 	@python -m benchmarks.ablation $(or $(PLAN),configs/ablations/ingredients.yaml)
+
+baselines: setup  ## train and assemble the two-stage models of params.yaml, section baselines (NAME=resnet18: one)
+	@dvc repro $(if $(NAME),baselines/dvc.yaml:assemble@$(NAME),baselines/dvc.yaml)
+
+baselines-table: setup  ## measure them beside the one-pass release on the prepared test crops, all sets
+	@python -m benchmarks.baselines
 
 test-image: setup  ## run the service from the Dockerfile's own steps in an empty environment (minutes)
 	@pytest -o addopts="" --import-mode=importlib dockerfiles/test_image.py

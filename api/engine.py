@@ -19,7 +19,8 @@ import numpy as np
 from emotion_yolo.errors import EmotionYoloError, ModelError
 from emotion_yolo.imaging import LOCAL, Picture, Pixels, decode
 from emotion_yolo.inference.artefact import ModelSpec, read_spec
-from emotion_yolo.inference.detector import Detector
+from emotion_yolo.inference.loading import load_model
+from emotion_yolo.inference.model import FaceModel, Phase
 from emotion_yolo.prediction_log.quality import input_quality
 from emotion_yolo.prediction_log.rows import PictureRecord
 from emotion_yolo.prediction_log.writer import PredictionLog
@@ -81,11 +82,11 @@ class Engine:
         self._metrics = metrics
         self.pictures = PictureDecoder(settings)
         self.log: PredictionLog | None = None
-        self._detector: Detector | None = None
+        self._detector: FaceModel | None = None
         self._reloading = threading.Lock()
 
     @property
-    def detector(self) -> Detector:
+    def detector(self) -> FaceModel:
         """Return the loaded model.
 
         Raises:
@@ -142,7 +143,7 @@ class Engine:
     def _load(self) -> None:
         started = time.perf_counter()
         settings = self._settings
-        detector = Detector.load(
+        detector = load_model(
             settings.model,
             backend=settings.backend,
             imgsz=settings.imgsz,
@@ -225,32 +226,34 @@ class Engine:
         self, data: bytes, picture: Picture, options: Options, ticket: Ticket, begin: float, item: int = 0
     ) -> Analysis:
         detector = self.detector
-        decoded = time.perf_counter()
+        last = time.perf_counter()
+        seconds: dict[str, float] = {"decode": last - begin, "preprocess": 0, "inference": 0, "postprocess": 0}
+
+        def on_phase(phase: Phase) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            seconds[phase] += now - last
+            last = now
+            if phase != "postprocess":  # what is nearly ready is answered
+                ticket.check()
+
         ticket.check()
-        tensor, box = detector.preprocess(picture.pixels)
-        prepared = time.perf_counter()
-        raw = detector.infer(tensor)
-        inferred = time.perf_counter()
-        ticket.check()
-        box = box.in_full(picture.image_wh, picture.factor)
-        found = detector.postprocess(raw, box, conf=options.conf, max_faces=self._settings.max_faces)
-        detections = _chosen(found, options)
-        end = time.perf_counter()
-        seconds = {
-            "decode": decoded - begin,
-            "preprocess": prepared - decoded,
-            "inference": inferred - prepared,
-            "postprocess": end - inferred,
-        }
+        detections = detector.predict_picture(
+            picture,
+            conf=options.conf,
+            max_faces=self._settings.max_faces,
+            keep=lambda found: _chosen(found, options),
+            on_phase=on_phase,
+        )
         self._count(data, picture, detections, seconds)
-        seconds["total"] = end - ticket.handed_in
+        seconds["total"] = time.perf_counter() - ticket.handed_in
         timing_ms = {name: round(value * 1000, 3) for name, value in seconds.items()}
         if self.log is not None:
             self.log.put(
                 PictureRecord(
                     request_id=ticket.request_id or "",
                     item=item,
-                    model=detector.spec.files["onnx"].sha256,
+                    model=detector.spec.digest,
                     format=picture.format,
                     bytes=len(data),
                     quality=input_quality(picture.pixels),

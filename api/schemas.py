@@ -35,7 +35,7 @@ class ModelName(_Schema):
     version: str
     """First twelve digits of `digest`."""
     digest: str
-    """SHA-256 of the network's ONNX file, hexadecimal."""
+    """SHA-256 of the network's ONNX file, or of the digests of a two-stage model's files; hexadecimal."""
 
 
 class Box(_Schema):
@@ -51,27 +51,6 @@ class Box(_Schema):
     """Lower edge, px."""
 
 
-class Probabilities(_Schema):
-    """The probability of each expression, given that there is a face; their sum is 1."""
-
-    anger: Share
-    """0-1."""
-    contempt: Share
-    """0-1."""
-    disgust: Share
-    """0-1."""
-    fear: Share
-    """0-1."""
-    happy: Share
-    """0-1."""
-    neutral: Share
-    """0-1."""
-    sad: Share
-    """0-1."""
-    surprise: Share
-    """0-1."""
-
-
 class Detection(_Schema):
     """One face."""
 
@@ -81,8 +60,8 @@ class Detection(_Schema):
     """The most probable expression: what a face looks like, not what a person feels."""
     confidence: Share
     """How sure it is that there is a face, 0-1."""
-    probabilities: Probabilities
-    """All eight expressions, 0-1 each, sum 1."""
+    probabilities: dict[EmotionName, Share]
+    """By expression that the model names (`classes` of `/v1/model`): 0-1 each, given that there is a face; sum 1."""
 
 
 class Timing(_Schema):
@@ -128,7 +107,7 @@ class DetectAnswer(_Schema):
 
 def model_name(spec: ModelSpec) -> ModelName:
     """Name the model of an artefact."""
-    return ModelName(name=spec.name, version=spec.version, digest=spec.files["onnx"].sha256)
+    return ModelName(name=spec.name, version=spec.version, digest=spec.digest)
 
 
 class ProblemDocument(_Schema):
@@ -181,9 +160,9 @@ class ModelCard(_Schema):
     version: str
     """First twelve digits of `digest`."""
     digest: str
-    """SHA-256 of the network's ONNX file, hexadecimal."""
+    """SHA-256 of the network's ONNX file, or of the digests of a two-stage model's files; hexadecimal."""
     classes: list[EmotionName]
-    """The expressions, in the order of the network's scores."""
+    """The expressions that it names: all eight, or fewer if it was trained on fewer."""
     licence: str
     """SPDX name."""
     intended_use: str

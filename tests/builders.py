@@ -4,6 +4,7 @@ The network of `exported_model` looks at each 32 px cell of its input and finds 
 one of eight, one an emotion (see `COLOURS`). A picture painted so has known faces, and every part behind it is real.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,18 @@ from onnx import TensorProto, helper, numpy_helper
 from emotion_yolo.data.cards import Split
 from emotion_yolo.data.prepared import Kind, Writer
 from emotion_yolo.data.sets import SetRecord
-from emotion_yolo.inference.artefact import Calibration, Input, Lineage, ModelSpec, Thresholds, describe, write_spec
+from emotion_yolo.inference.artefact import (
+    Calibration,
+    Input,
+    Lineage,
+    ModelSpec,
+    SecondStage,
+    Thresholds,
+    describe,
+    digest_of,
+    read_spec,
+    write_spec,
+)
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.emotions import NAMES
 from emotion_yolo.structures.labels import Labels
@@ -34,6 +46,9 @@ COLOURS: tuple[tuple[int, int, int], ...] = tuple(
     ((i >> 2 & 1) * 255, (i >> 1 & 1) * 255, (i & 1) * 255) for i in range(len(NAMES))
 )
 """RGB by emotion id."""
+
+SEVEN = tuple(name for name in NAMES if name != "contempt")
+"""FER2013's emotions."""
 
 GREY = (114, 114, 114)
 """A colour without a face."""
@@ -124,9 +139,13 @@ def _network(box_side: int, channels: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def classifier(path: Path, *, side: int = 32, classes: int = len(NAMES)) -> Path:
-    """Write a classifier that names a picture by its mean colour (see `COLOURS`), with a probability of 0.99."""
-    signs = (np.asarray(COLOURS, np.float32) / 127.5 - 1)[:classes]
+def classifier(path: Path, *, side: int = 32, emotions: Sequence[int] = range(len(NAMES))) -> Path:
+    """Write a classifier that names a picture by its mean colour (see `COLOURS`), with a probability of 0.99.
+
+    It names the `emotions` of these ids, in that order.
+    """
+    classes = len(emotions)
+    signs = (np.asarray(COLOURS, np.float32) / 127.5 - 1)[list(emotions)]
     constants = {
         "weight": (4 * signs)[:, :, None, None],
         "bias": (-2 * signs.sum(axis=1)).astype(np.float32),
@@ -147,6 +166,27 @@ def classifier(path: Path, *, side: int = 32, classes: int = len(NAMES)) -> Path
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path
+
+
+def two_stage_model(
+    folder: Path, *, classes: Sequence[str] = SEVEN, yunet: Path | None = None, margin: float = 1.0
+) -> Path:
+    """Write a two-stage artefact: the painted cells' detector, and the mean colour's classifier behind it."""
+    exported_model(folder)
+    detector = read_spec(folder)
+    ids = [NAMES.index(name) for name in classes]
+    second = SecondStage(
+        architecture="mean-colour",
+        onnx=describe(classifier(folder / "classifier.onnx", emotions=ids)),
+        imgsz=32,
+        margin=margin,
+        landmarks=describe(Path(shutil.copyfile(yunet, folder / "landmarks.onnx"))) if yunet else None,
+        temperature=1.0,
+    )
+    version = digest_of(detector.files["onnx"], second.onnx, second.landmarks)[:12]
+    changes = {"classes": tuple(classes), "classifier": second, "version": version, "name": "painted-cells+mean-colour"}
+    write_spec(folder, ModelSpec.model_validate(detector.model_dump() | changes))
+    return folder
 
 
 def painted(faces: Mapping[tuple[int, int], int], *, width: int = 96, height: int = 96) -> Image:

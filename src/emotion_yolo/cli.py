@@ -200,7 +200,7 @@ def predict(
     from contextlib import ExitStack
 
     from emotion_yolo.errors import ImageError, SourceError
-    from emotion_yolo.inference.detector import Detector
+    from emotion_yolo.inference.loading import load_model
     from emotion_yolo.inference.packaged import default_model
     from emotion_yolo.predict.copies import AnnotatedCopies
     from emotion_yolo.predict.run import predict_all
@@ -213,7 +213,7 @@ def predict(
     if len(named) > 1 or (resume and (overwrite or not named)):
         raise typer.BadParameter("give one of --json, --csv and --parquet; --resume needs one, and no --overwrite")
     inputs = Inputs(sources, recursive=recursive)
-    detector = Detector.load(model or default_model(), imgsz=imgsz)
+    detector = load_model(model or default_model(), imgsz=imgsz)
     read = failed = 0
     try:
         with ExitStack() as stack:
@@ -276,8 +276,10 @@ def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = p
     Its settings are the section `classifier` of params.yaml.
     """
     from emotion_yolo.data.prepared import read_crops
-    from emotion_yolo.expression.face_net import read_face_weights
-    from emotion_yolo.expression.training import Crops, export_classifier, fingerprint, train_classifier
+    from emotion_yolo.expression.crops import Crops
+    from emotion_yolo.expression.exporting import export_classifier, temperature_on
+    from emotion_yolo.expression.face_net import read_face_weights, start_net
+    from emotion_yolo.expression.training import Epoch, fingerprint, train_classifier
     from emotion_yolo.params import load_params, model_path
 
     params = load_params().classifier
@@ -285,22 +287,22 @@ def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = p
         raise ParamsError("classifier.weights names no model; set it to the folder `model` of @vladmandic/face-api")
     weights = read_face_weights(folder)
     train, valid = (Crops.read(read_crops(paths.PREPARED, split)) for split in ("train", "valid"))
-    typer.echo(f"{len(train.emotions):,} train crops, {len(valid.emotions):,} valid crops", err=True)
-    checkpoint = paths.CHECKPOINTS / f"classifier-{fingerprint(train, weights, params)}.pt"
+    typer.echo(f"{len(train):,} train crops, {len(valid):,} valid crops", err=True)
+    checkpoint = paths.CHECKPOINTS / f"classifier-{fingerprint(train, params, weights)}.pt"
     if checkpoint.is_file():
         typer.echo(f"resuming from {checkpoint}", err=True)
     start, first = time.monotonic(), 0
 
-    def report_epoch(epoch: int, loss: float, top1: float) -> None:
+    def report_epoch(epoch: Epoch) -> None:
         nonlocal first
-        first = first or epoch
-        left = (time.monotonic() - start) / (epoch - first + 1) * (params.epochs - epoch)
-        line = f"epoch {epoch} of {params.epochs}: loss {loss:.3f}, valid top-1 {top1:.3f}"
+        first = first or epoch.number
+        left = (time.monotonic() - start) / (epoch.number - first + 1) * (params.epochs - epoch.number)
+        line = f"epoch {epoch.number} of {params.epochs}: loss {epoch.loss:.3f}, valid top-1 {epoch.valid_top1:.3f}"
         typer.echo(f"{line}, about {left / 60:.0f} min left", err=True)
 
-    net, temperature = train_classifier(
-        train, valid, params, weights=weights, checkpoint=checkpoint, on_epoch=report_epoch
-    )
+    net = start_net(weights, train.pictures, params)
+    net = train_classifier(net, train, valid, params, checkpoint=checkpoint, on_epoch=report_epoch)
+    temperature = temperature_on(net, valid)
     export_classifier(net, temperature, out)
     checkpoint.unlink()
     typer.echo(f"{out}: written, temperature {temperature:.3f}; name it in prepare.teacher.classifier")

@@ -78,9 +78,9 @@ def draw_on(image: Image, detections: Detections) -> None:
         band = PillowImage.fromarray(image[top : top + rows])
         draw = ImageDraw.Draw(band)
         # The least confident first, so that the surest answers lie on top.
-        for box, probabilities in zip(detections.xyxy[::-1], detections.probabilities[::-1], strict=True):
-            emotion = Emotion(int(probabilities.argmax()))
-            text = f"{emotion.label} {probabilities[emotion]:.0%}"
+        faces = zip(detections.xyxy, detections.emotions, detections.probabilities, strict=True)
+        for box, emotion, probabilities in reversed(list(faces)):
+            text = f"{emotion.label} {probabilities.max():.0%}"
             _draw_box(draw, box.tolist(), COLOURS[emotion], text, (width, height), above=top)
         image[top : top + rows] = np.asarray(band)
 

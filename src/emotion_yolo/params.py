@@ -240,11 +240,11 @@ class Tracking(_Section):
     system: bool
 
 
-class Classifier(_Section):
-    """Training of the expression classifier, which can teach the detector."""
+class Fitting(_Section):
+    """How a classifier of single faces is trained, whatever its architecture."""
 
-    weights: Model
     epochs: Annotated[int, Field(ge=1)]
+    patience: Count
     batch: Annotated[int, Field(ge=1)]
     lr: Positive
     head_lr: Positive
@@ -253,12 +253,12 @@ class Classifier(_Section):
     weight_decay: NonNegative
     grad_clip: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    balance: Literal["none", "weights", "sampling"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     mixup: Share
     mixup_alpha: Positive
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     ema_warmup: Count
-    norm_crops: Annotated[int, Field(ge=1)]
     degrees: Annotated[float, Field(ge=0, le=180)]
     translate: Share
     scale: Annotated[float, Field(ge=0, lt=1)]
@@ -274,7 +274,46 @@ class Classifier(_Section):
     erase: Share
     erase_sides: Annotated[list[Share], Field(min_length=2, max_length=2)]
     amp: Literal["auto", "bf16", "fp32"]
+    device: Device
     seed: Count
+
+
+class Classifier(Fitting):
+    """Training of the expression classifier, which can teach the detector."""
+
+    weights: Model
+    norm_crops: Annotated[int, Field(ge=1)]
+
+
+class BaselineModel(_Section):
+    """One classifier of faces, and where its training starts."""
+
+    architecture: Annotated[str, Field(min_length=1)]
+    imgsz: Annotated[int, Field(ge=32, le=384)]
+    weights: Model
+    hub: bool
+    options: dict[str, int | float | str | bool]
+    training: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _starts_from_one_place(self) -> Self:
+        if self.hub and model_path(self.weights):
+            raise ValueError(f"hub is true and weights are {self.weights!r}; start from one of them")
+        return self
+
+
+class Baselines(_Section):
+    """Classifiers of faces that a detector finds: what the detector, which does both at once, is compared with."""
+
+    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], BaselineModel]
+    detector: Model
+    landmarks: Model
+    margin: Annotated[float, Field(ge=1, le=3)]
+    sets: list[str]
+    classes: list[Literal["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]]
+    soft_labels: bool
+    train_faces: Count
+    training: dict[str, Any]
 
 
 class Params(_Section):
@@ -286,6 +325,23 @@ class Params(_Section):
     evaluate: Evaluate
     tracking: Tracking
     classifier: Classifier
+    baselines: Baselines
+
+    @model_validator(mode="after")
+    def _changes_are_of_the_classifier(self) -> Self:
+        for name in self.baselines.models:
+            try:
+                self.fitting(name)
+            except ValidationError as error:
+                (first, *_) = error.errors(include_url=False)
+                got = f"{'.'.join(map(str, first['loc']))}: got {first['input']!r}: {first['msg']}"
+                raise ValueError(f"baselines.training or baselines.models.{name}.training: {got}") from error
+        return self
+
+    def fitting(self, name: str) -> Fitting:
+        """Return how the baseline `name` is trained: as `classifier`, but for the values that `baselines` changes."""
+        shared = self.classifier.model_dump(include=set(Fitting.model_fields))
+        return Fitting.model_validate({**shared, **self.baselines.training, **self.baselines.models[name].training})
 
 
 MODEL_PARAMS: dict[str, Literal["weights", "detector", "classifier"]] = {
@@ -376,6 +432,8 @@ def validation_lines(error: ValidationError, path: Path, *, prefix: str = "") ->
                 text = "unknown key; check its spelling"
             case "missing":
                 text = "missing; add it"
+            case "value_error" if not item["loc"]:  # its input is the whole file
+                text = f"{item['msg']}; correct the value"
             case _:
                 text = f"got {item['input']!r}: {item['msg']}; correct the value"
         lines.append(f"{path}: {prefix}{key}: {text}")

@@ -16,6 +16,10 @@ EXPORT = Path("models/export")
 RELEASE = Path("models/release")
 WEIGHTS_NAME = "weights.pt"
 CLASSIFIER = Path("models/classifier.onnx")
+CLASSIFIERS = Path("models/classifiers")
+"""Trained baselines by name."""
+BASELINES = Path("models/baselines")
+"""Two-stage models by name, each a detector and one of the classifiers."""
 NO_MODEL = Path("models/none")
 """Named in params.yaml where no model is wanted: a path that exists, because DVC takes no empty dependency."""
 
@@ -28,6 +32,8 @@ PREPARE_REPORT = REPORTS / "prepare"
 TRAIN_REPORT = REPORTS / "train"
 EXPORT_REPORT = REPORTS / "export"
 EVALUATE_REPORT = REPORTS / "evaluate"
+CLASSIFY_REPORT = REPORTS / "classify"
+ASSEMBLE_REPORT = REPORTS / "assemble"
 METRICS = REPORTS / "metrics.json"
 RUN = TRAIN_REPORT / "run.json"
 """Hardware, precision and libraries of the training."""

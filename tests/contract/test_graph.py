@@ -13,12 +13,14 @@ import yaml
 from pydantic import BaseModel
 
 from emotion_yolo import paths
-from emotion_yolo.params import MODEL_PARAMS, Params
+from emotion_yolo.params import MODEL_PARAMS, Baselines, Params
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = ("prepare", "train", "export", "evaluate")
-WITHOUT_STAGE = {"tracking", "classifier"}
-"""Sections of params.yaml that no stage depends on: they change no out, or are of a command beside the graph."""
+BASELINE_STAGES = ("classify", "assemble")
+"""Of baselines/dvc.yaml, each for every model of params.yaml; a plain `dvc repro` runs none of them."""
+WITHOUT_STAGE = {"tracking", "classifier", "baselines"}
+"""Sections of params.yaml that no stage of dvc.yaml depends on: they change no out, or are of what is beside it."""
 
 
 WITHOUT_OUTS = {"emotion_yolo.tracking.tracker", "emotion_yolo.tracking.wandb_run"}
@@ -28,6 +30,17 @@ WITHOUT_OUTS = {"emotion_yolo.tracking.tracker", "emotion_yolo.tracking.wandb_ru
 def graph() -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text("utf-8"))
     return loaded
+
+
+def baseline_stage(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / "baselines/dvc.yaml").read_text("utf-8"))
+    stage: dict[str, Any] = loaded["stages"][name]["do"]
+    return stage
+
+
+def stage_of(name: str) -> dict[str, Any]:
+    stage: dict[str, Any] = baseline_stage(name) if name in BASELINE_STAGES else graph()["stages"][name]
+    return stage
 
 
 def paths_of(entries: list[Any]) -> set[str]:
@@ -73,17 +86,17 @@ def has_code(path: Path) -> bool:
     return bool(re.sub(r'^""".*?"""', "", text, flags=re.DOTALL).strip())
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, *BASELINE_STAGES])
 def test_a_stage_depends_on_exactly_the_code_it_imports(imports: grimp.ImportGraph, stage: str) -> None:
     module = f"emotion_yolo.stages.{stage}"
     modules = {module, *imports.find_upstream_modules(module)}
     packages = {parent for name in modules for parent in _packages(name)}
     imported = {path for name in modules | packages if has_code(path := source_of(name))}
-    listed = {path for path in paths_of(graph()["stages"][stage]["deps"]) if path.startswith("src/")}
+    listed = {path for path in stage_of(stage)["deps"] if path.startswith("src/")}
     # A folder stands for its files where a stage imports all of them. Training has none: in a folder, a docstring of
     # another module would be a reason to train again.
     folders = {Path(path) for path in listed if (REPOSITORY / path).is_dir()}
-    assert stage != "train" or not folders
+    assert stage not in {"train", "classify"} or not folders
     for folder in folders:
         code = {path.relative_to(REPOSITORY) for path in (REPOSITORY / folder).rglob("*.py")}
         assert {path for path in code if has_code(path)} <= imported, folder
@@ -116,14 +129,30 @@ def test_a_stage_is_named_as_its_module_and_its_params(stage: str) -> None:
     assert entry["desc"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, *BASELINE_STAGES])
 def test_deps_are_listed_in_order_and_once(stage: str) -> None:
-    code = [path for path in graph()["stages"][stage]["deps"] if path.startswith("src/")]
+    code = [path for path in stage_of(stage)["deps"] if path.startswith("src/")]
     assert code == sorted(set(code))
 
 
 def test_the_graph_is_these_four_stages() -> None:
     assert tuple(graph()["stages"]) == STAGES
+
+
+@pytest.mark.parametrize("name", BASELINE_STAGES)
+def test_a_stage_of_the_baselines_is_named_as_its_module_and_runs_in_the_root(name: str) -> None:
+    stage = baseline_stage(name)
+    assert stage["wdir"] == ".."
+    assert stage["cmd"] == f"python -m emotion_yolo.stages.{name} ${{key}}"
+    known = {value.as_posix() for value in vars(paths).values() if isinstance(value, Path)}
+    assert {Path(out).parent.as_posix() for out in stage["outs"]} <= known
+
+
+def test_every_param_of_the_baselines_that_is_read_for_a_model_is_of_a_stage() -> None:
+    listed = {param for name in BASELINE_STAGES for param in baseline_stage(name)["params"]}
+    named = re.findall(r"\$\{(baselines\.\w+)\}", str([baseline_stage(name) for name in BASELINE_STAGES]))
+    read = {param.removesuffix(".${key}") for param in listed.union(named) if param.startswith("baselines")}
+    assert read == {f"baselines.{name}" for name in Baselines.model_fields}
 
 
 def test_every_path_of_the_graph_is_in_paths_or_below_one() -> None:
@@ -234,11 +263,14 @@ def test_the_root_is_the_pinned_data_and_the_order_that_of_the_story() -> None:
     targets = {target for _, target in edges}
     nodes = {node for edge in edges for node in edge}
     assert nodes - targets == {"data.dvc"}
-    assert nodes == {"data.dvc", *STAGES}
+    models = yaml.safe_load((REPOSITORY / "params.yaml").read_text("utf-8"))["baselines"]["models"]
+    beside = {f"baselines/dvc.yaml:{stage}@{name}" for stage in BASELINE_STAGES for name in models}
+    assert nodes == {"data.dvc", *STAGES, *beside}
+    assert all(f"baselines/dvc.yaml:assemble@{name}" not in {source for source, _ in edges} for name in models)
     assert ("data.dvc", "prepare") in edges
     assert {("prepare", "train"), ("train", "export"), ("export", "evaluate")} <= edges
     order = {node: place for place, node in enumerate(("data.dvc", *STAGES))}
-    assert all(order[source] < order[target] for source, target in edges)
+    assert all(order[source] < order[target] for source, target in edges if target in order)
 
 
 def test_what_ultralytics_writes_beside_labels_is_ignored() -> None:

@@ -45,6 +45,6 @@ def test_a_file_that_is_no_network_is_named(tmp_path: Path) -> None:
 
 
 def test_a_network_of_other_classes_is_refused_with_its_shapes(tmp_path: Path) -> None:
-    path = classifier(tmp_path / "seven.onnx", classes=7)
+    path = classifier(tmp_path / "seven.onnx", emotions=range(7))
     with pytest.raises(ModelError, match=r"seven\.onnx: takes \[\?,3,32,32\] and answers \[\?,7\], expected"):
         ExpressionClassifier(path, threads=1)

@@ -219,3 +219,30 @@ def test_models_that_params_name_are_listed_without_those_that_are_none(changed:
     assert named["prepare.teacher.classifier"] == Path("names.onnx")
     assert named.keys() == MODEL_PARAMS.keys()
     assert "prepare.teacher.classifier" not in named_models(load_params(SHIPPED))
+
+
+def test_a_baseline_is_trained_as_the_classifier_but_for_its_own_values(changed: Write) -> None:
+    params = load_params(SHIPPED)
+    fitting = params.fitting("vit_tiny")
+    assert fitting.lr == 0.0005
+    assert fitting.balance == "weights"
+    assert fitting.epochs == params.classifier.epochs
+    assert load_params(changed(classifier__epochs=3)).fitting("vit_tiny").epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"epoch": 3}, "baselines.training or baselines.models.hf_vit.training: epoch: got 3"),
+        ({"epochs": 0}, "epochs: got 0: Input should be greater than or equal to 1"),
+    ],
+)
+def test_changes_of_a_training_are_checked_as_strictly(changed: Write, training: object, message: str) -> None:
+    said = complaint(changed(baselines__training=training))
+    assert message in said
+    assert len(said) < 300
+
+
+def test_a_baseline_starts_from_one_place(changed: Write) -> None:
+    entry = {"architecture": "resnet18", "imgsz": 64, "weights": "a.pth", "hub": True, "options": {}, "training": {}}
+    assert "hub is true and weights are 'a.pth'" in complaint(changed(baselines__models={"one": entry}))

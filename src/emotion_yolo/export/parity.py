@@ -39,7 +39,9 @@ def check_parity(
     return differences
 
 
-def refuse_differences(parity: Mapping[str, Mapping[str, float]], tolerance: float) -> None:
+def refuse_differences(
+    parity: Mapping[str, Mapping[str, float]], tolerance: float, *, report: str = "reports/export/report.json"
+) -> None:
     """Stop where an export answers otherwise than PyTorch.
 
     Raises:
@@ -48,5 +50,5 @@ def refuse_differences(parity: Mapping[str, Mapping[str, float]], tolerance: flo
     for backend, difference in parity.items():
         if not difference["score"] <= tolerance:  # also where it is no number
             message = f"{backend}: a class score differs from PyTorch's by {difference['score']:.4f}"
-            advice = "the export is wrong, or the runtime computes in less than fp32; see reports/export/report.json"
+            advice = f"the export is wrong, or the runtime computes in less than fp32; see {report}"
             raise ParityError(f"{message}, expected at most {tolerance} (export.parity); {advice}")

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emotion_yolo.errors import ModelError
+from emotion_yolo.expression.augmentation import plain
+from emotion_yolo.params import Classifier
 from emotion_yolo.structures.emotions import NAMES
 
 SIDE = 150
@@ -95,6 +97,8 @@ class _Residual(nn.Module):
 class FaceNet(nn.Module):
     """RGB crops [B, 3, 150, 150] in 0-1 to logits [B, 8], from the last two stages' features."""
 
+    imgsz = SIDE
+
     def __init__(self, *, dropout: float) -> None:
         super().__init__()
         self.mean: Tensor
@@ -105,6 +109,10 @@ class FaceNet(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * _BLOCKS[-1][2], len(NAMES))
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of what is new, and learns faster."""
+        return list(self.head.parameters())
 
     def features(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the last stage is given and what it answers, each averaged over the picture: [B, 256] twice."""
@@ -151,6 +159,13 @@ def face_net(weights: Weights, crops: Tensor, *, dropout: float) -> FaceNet:
     for handle in handles:
         handle.remove()
     return net.to(memory_format=torch.channels_last)
+
+
+def start_net(weights: Weights, pictures: Tensor, params: Classifier) -> FaceNet:
+    """Build the network to train on `pictures` [N, 3, H, W] uint8, some of which give its first statistics."""
+    torch.manual_seed(params.seed)
+    chosen = torch.randperm(len(pictures))[: params.norm_crops]
+    return face_net(weights, plain(pictures[chosen], imgsz=SIDE), dropout=params.dropout)
 
 
 def _unfold(bias: Tensor, scale: Tensor, shift: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -1,176 +1,205 @@
-"""Trains the network that names the expression of a single crop: a teacher that knows more than its student.
+"""The training loop of every network that names the expression of a single face: teachers and baselines alike.
 
-The detector has to find faces of any size with 2.6 million weights, and starts from a network that knows things, not
-people. This one sees nothing but crops, and starts from one that has seen three million faces (`face_net.py`). What it
-thinks of the train crops becomes a part of their targets (`teacher.py`).
+The network is given: dlib's with a new head (`face_net.py`), or one of the factory's (`networks.py`).
 """
 
 import hashlib
 import math
-import warnings
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emotion_yolo.data.prepared import Sample, decoded
-from emotion_yolo.devices import cpu_has_bf16
-from emotion_yolo.errors import DataError
+from emotion_yolo.devices import has_bf16, torch_device
 from emotion_yolo.expression.augmentation import augmented, mixed, plain, smoothed
-from emotion_yolo.expression.face_net import SIDE, FaceNet, Weights, face_net
-from emotion_yolo.inference.calibration import fit_temperature
-from emotion_yolo.onnx_store import store_in_half
-from emotion_yolo.params import Classifier
-from emotion_yolo.structures.emotions import FACE_ID
-from emotion_yolo.structures.images import CROP_SIDE
-
-OnEpoch = Callable[[int, float, float], None]
-"""Called with the number of the finished epoch, from 1, its mean loss, and the top-1 on the valid crops."""
+from emotion_yolo.expression.crops import Crops
+from emotion_yolo.params import Fitting
 
 
-@dataclass(frozen=True, eq=False)
-class Crops:
-    """RGB pictures [N, 3, 96, 96] uint8 and their emotions' ids [N]."""
+class Network(Protocol):
+    """What the loop asks of a network, an `nn.Module` of RGB crops [B, 3, imgsz, imgsz] in 0-1 to logits [B, C]."""
 
-    pictures: Tensor
-    emotions: Tensor
+    @property
+    def imgsz(self) -> int:
+        """Side of its input in px."""
 
-    @classmethod
-    def read(cls, samples: Sequence[Sample]) -> "Crops":
-        """Read the crops of a prepared split into memory: 28 kB each.
-
-        Raises:
-            DataError: no pictures of one named face among them.
-        """
-        samples = [sample for sample in samples if FACE_ID not in sample.labels.cls]
-        if not samples:
-            raise DataError("no single crops in the train split; prepare it with prepare.sheets.singles: 1.0")
-        pictures = [
-            cv2.resize(picture, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA) for _, picture in decoded(samples)
-        ]
-        emotions = [int(sample.labels.cls[0]) for sample in samples]
-        return cls(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), torch.tensor(emotions))
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the last layer, which learns `head_lr` times as fast."""
 
 
-def fingerprint(train: Crops, weights: Weights, params: Classifier) -> str:
-    """Return 16 hexadecimal digits that change with what is trained on, from and how: the name of a checkpoint."""
-    digest = hashlib.sha256(params.model_dump_json(exclude={"weights"}).encode())
-    for array in (train.pictures.numpy(), train.emotions.numpy(), *weights.values()):
+N = TypeVar("N", bound=Network)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A finished epoch: its number from 1, its costs, and the valid figures of the averaged weights."""
+
+    number: int
+    loss: float
+    lr: float
+    seconds: float
+    valid_loss: float
+    valid_top1: float
+    valid_macro_recall: float
+    best: bool
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures that are the same whenever the training is repeated."""
+        names = ("loss", "lr", "valid_loss", "valid_top1", "valid_macro_recall")
+        return {name: getattr(self, name) for name in names}
+
+
+OnEpoch = Callable[[Epoch], None]
+
+
+def fingerprint(train: Crops, params: Fitting, start: Mapping[str, NDArray[np.float32] | Tensor]) -> str:
+    """Return 16 hexadecimal digits that change with what is trained on, from and how: the name of a checkpoint.
+
+    `start` are the weights by name that the training starts from, in an order that does not change.
+    """
+    digest = hashlib.sha256(params.model_dump_json(include=set(Fitting.model_fields)).encode())
+    for array in (train.pictures, train.targets, train.emotions, *start.values()):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 
 def train_classifier(
-    train: Crops,
-    valid: Crops,
-    params: Classifier,
-    *,
-    weights: Weights,
-    checkpoint: Path,
-    on_epoch: OnEpoch = lambda *_: None,
-) -> tuple[FaceNet, float]:
-    """Fine-tune the recognition network on crops; returns the network, in eval mode, and its temperature on valid.
+    net: N, train: Crops, valid: Crops, params: Fitting, *, checkpoint: Path, on_epoch: OnEpoch = lambda _: None
+) -> N:
+    """Train `net` on crops; returns the trained network, on the CPU and in eval mode.
 
-    AdamW, one cosine, label smoothing, mixup, and an exponential moving average of the weights, which is what is
-    returned. After each epoch the state is written to `checkpoint`, from which a second call resumes: name it by the
-    `fingerprint`.
+    AdamW, one cosine, label smoothing, mixup, classes balanced as `params.balance` says, and an exponential moving
+    average of the weights, which is what is measured and returned: that of the last epoch, or with `params.patience`
+    that of the best valid top-1. After each epoch the state is written to `checkpoint`, from which a second call
+    resumes: name it by the `fingerprint`.
+
+    Raises:
+        ParamsError: a device that this machine does not have.
     """
+    device = torch_device(params.device, param="classifier.device")
     torch.manual_seed(params.seed)
-    chosen = torch.randperm(len(train.emotions))[: params.norm_crops]
-    net = face_net(weights, plain(train.pictures[chosen]), dropout=params.dropout)
-    ema = deepcopy(net)
+    module = cast(nn.Module, net).to(device)
+    ema = deepcopy(module)
     optimizer = _optimizer(net, params)
-    batch = min(params.batch, len(train.emotions))
-    steps_per_epoch = len(train.emotions) // batch
-    total, first = params.epochs * steps_per_epoch, 0
-    bf16 = params.amp == "bf16" or (params.amp == "auto" and cpu_has_bf16())
+    batch = min(params.batch, len(train))
+    steps_per_epoch = len(train) // batch
+    share = train.targets.sum(0) / len(train)
+    class_weights = (1 / (share * len(share)).clamp(min=1e-3)).clamp(max=20)
+    loss_weights = class_weights.to(device) if params.balance == "weights" else None
+    bf16 = params.amp == "bf16" or (params.amp == "auto" and has_bf16(device))
+    run = _Run(params, total=params.epochs * steps_per_epoch)
     if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(state["net"])
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        module.load_state_dict(state["net"])
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        first = state["epochs"]
-    for epoch in range(first, params.epochs):
-        net.train()
-        order = torch.randperm(len(train.emotions))
-        losses = 0.0
+        torch.set_rng_state(state["random"].cpu())
+        run.epochs, run.top1, run.best, run.since = (state[name] for name in ("epochs", "top1", "best", "since"))
+    while not run.finished:
+        started, losses = time.monotonic(), 0.0
+        module.train()
+        order = _order(train, class_weights, params)
         for index in range(steps_per_epoch):
-            step = epoch * steps_per_epoch + index
+            step = run.epochs * steps_per_epoch + index
             chosen = order[index * batch : (index + 1) * batch]
-            pictures = augmented(train.pictures[chosen], params)
-            targets = smoothed(train.emotions[chosen], params)
+            pictures = augmented(train.pictures[chosen].to(device), params, imgsz=net.imgsz)
+            targets = smoothed(train.targets[chosen].to(device), params)
             if torch.rand(()) < params.mixup:
                 pictures, targets = mixed(pictures, targets, params)
-            cosine = 0.5 * (1 + math.cos(math.pi * step / total))
-            lr = params.lr * min(1.0, (step + 1) / params.warmup_steps) * (cosine + params.lrf)
             for group in optimizer.param_groups:
-                group["lr"] = lr * group["times"]
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits = net(pictures)
-            loss = F.cross_entropy(logits.float(), targets)
+                group["lr"] = run.lr(step) * group["times"]
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = module(pictures)
+            loss = F.cross_entropy(logits.float(), targets, weight=loss_weights)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(net.parameters(), params.grad_clip)
+            nn.utils.clip_grad_norm_(module.parameters(), params.grad_clip)
             optimizer.step()
-            _update(ema, net, decay=min(params.ema_decay, (step + 1) / (step + 1 + params.ema_warmup)))
+            _update(ema, module, decay=min(params.ema_decay, (step + 1) / (step + 1 + params.ema_warmup)))
             losses += loss.item()
-        top1 = (logits_of(ema, valid).argmax(1) == valid.emotions).float().mean().item()
-        on_epoch(epoch + 1, losses / steps_per_epoch, top1)
-        state = {"net": net.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
+        epoch = run.finish(ema, valid, loss=losses / steps_per_epoch, lr=run.lr(step), started=started)
+        on_epoch(epoch)
+        state = {"net": module.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         partial = checkpoint.with_name(f"{checkpoint.name}.part")
-        torch.save({**state, "random": torch.get_rng_state(), "epochs": epoch + 1}, partial)
+        torch.save({**state, **run.state(), "random": torch.get_rng_state()}, partial)
         partial.replace(checkpoint)
-    shares = logits_of(ema, valid).softmax(1).numpy()
-    return ema.eval(), fit_temperature(shares, valid.emotions.numpy())
+    if run.best is not None:
+        ema.load_state_dict(run.best)
+    return cast(N, ema.cpu().eval())
 
 
-def logits_of(net: FaceNet, crops: Crops, *, batch: int = 256) -> Tensor:
-    """Return the logits [N, 8] of crops as they are."""
-    net.eval()
-    with torch.inference_mode():
-        return torch.cat([net(plain(part)) for part in torch.split(crops.pictures, batch)])
+class _Run:
+    """How far a training is, and the best of it."""
 
+    def __init__(self, params: Fitting, *, total: int) -> None:
+        self._params, self._total = params, total
+        self.epochs, self.since, self.top1 = 0, 0, -1.0
+        self.best: dict[str, Tensor] | None = None
 
-def export_classifier(net: FaceNet, temperature: float, out: Path) -> None:
-    """Write the network as ONNX, fp16 weights: [B, 3, 150, 150] in 0-1 to calibrated probabilities [B, 8]."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.part")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's tracer warns of its age; its successor needs a package more
-        torch.onnx.export(
-            _Calibrated(net, temperature).eval(),
-            (torch.zeros(1, 3, SIDE, SIDE),),
-            partial,
-            input_names=["crops"],
-            output_names=["probabilities"],
-            dynamic_axes={"crops": {0: "batch"}, "probabilities": {0: "batch"}},
-            dynamo=False,
+    @property
+    def finished(self) -> bool:
+        patience = self._params.patience
+        return self.epochs >= self._params.epochs or bool(patience and self.since >= patience)
+
+    def lr(self, step: int) -> float:
+        params = self._params
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self._total))
+        return params.lr * min(1.0, (step + 1) / params.warmup_steps) * (cosine + params.lrf)
+
+    def finish(self, net: nn.Module, valid: Crops, *, loss: float, lr: float, started: float) -> Epoch:
+        logits = logits_of(cast(Network, net), valid)
+        predicted, truth = logits.argmax(1), valid.emotions
+        top1 = (predicted == truth).float().mean().item()
+        recalls = [
+            (predicted[truth == cls] == cls).float().mean() for cls in range(logits.shape[1]) if (truth == cls).any()
+        ]
+        best = top1 > self.top1
+        self.epochs, self.since, self.top1 = self.epochs + 1, 0 if best else self.since + 1, max(top1, self.top1)
+        if best and self._params.patience:
+            self.best = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
+        return Epoch(
+            number=self.epochs,
+            loss=loss,
+            lr=lr,
+            seconds=time.monotonic() - started,
+            valid_loss=F.cross_entropy(logits, truth).item(),
+            valid_top1=top1,
+            valid_macro_recall=torch.stack(recalls).mean().item(),
+            best=best or not self._params.patience,
         )
-    store_in_half(partial, exact=False)
-    partial.replace(out)
+
+    def state(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "top1": self.top1, "best": self.best, "since": self.since}
 
 
-class _Calibrated(nn.Module):
-    def __init__(self, net: FaceNet, temperature: float) -> None:
-        super().__init__()
-        self._net, self._temperature = net, temperature
+def logits_of(net: Network, crops: Crops, *, batch: int = 256) -> Tensor:
+    """Return the logits [N, C] of crops as they are, on the CPU."""
+    module = cast(nn.Module, net).eval()
+    device = next(module.parameters()).device
+    with torch.inference_mode():
+        parts = torch.split(crops.pictures, batch)
+        return torch.cat([module(plain(part.to(device), imgsz=net.imgsz)).float().cpu() for part in parts])
 
-    def forward(self, crops: Tensor) -> Tensor:
-        logits: Tensor = self._net(crops)
-        return (logits / self._temperature).softmax(1)
+
+def _order(train: Crops, class_weights: Tensor, params: Fitting) -> Tensor:
+    if params.balance != "sampling":
+        return torch.randperm(len(train))
+    return torch.multinomial(class_weights[train.emotions], len(train), replacement=True)
 
 
-def _optimizer(net: FaceNet, params: Classifier) -> torch.optim.AdamW:
-    head = list(net.head.parameters())
-    backbone = [parameter for name, parameter in net.named_parameters() if not name.startswith("head.")]
+def _optimizer(net: Network, params: Fitting) -> torch.optim.AdamW:
+    head = net.head_parameters()
+    new = {id(parameter) for parameter in head}
+    backbone = [parameter for parameter in cast(nn.Module, net).parameters() if id(parameter) not in new]
     kernels = [parameter for parameter in backbone if parameter.ndim > 1]
     others = [parameter for parameter in backbone if parameter.ndim == 1]
     groups = [

@@ -1,6 +1,7 @@
 """`model.json`: what lies beside an exported network and says how to feed it and how to read its answer."""
 
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,6 +61,21 @@ class Calibration(_Part):
     """Divides the logarithms of the emotion scores before the softmax."""
 
 
+class SecondStage(_Part):
+    """The classifier of a two-stage model: the network of `files.onnx` finds faces, this one names expressions."""
+
+    architecture: str
+    onnx: File
+    """RGB crops [B, 3, imgsz, imgsz] in 0-1 to calibrated probabilities of `classes`."""
+    imgsz: Annotated[int, Field(ge=32)]
+    margin: Annotated[float, Field(ge=1)]
+    """Side of a crop in times the longer side of the face's box."""
+    landmarks: File | None = None
+    """OpenCV's YuNet, by whose landmarks faces are aligned; without it they are cut out as they lie."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Fitted on valid; the network already divides by it."""
+
+
 class Environment(_Part):
     """Where the weights were trained: the same data, params and code give slightly other weights elsewhere."""
 
@@ -107,7 +123,7 @@ class ModelSpec(_Part):
     spec: Literal[1] = 1
     name: str
     version: str
-    """First twelve digits of the ONNX file's SHA-256: two artefacts with one version are the same network."""
+    """First twelve digits of `digest`: two artefacts with one version are the same networks."""
     licence: Literal["AGPL-3.0"] = "AGPL-3.0"
     classes: tuple[str, ...]
     input: Input
@@ -118,6 +134,15 @@ class ModelSpec(_Part):
     storage: Literal["fp16", "mixed", "fp32"] | None = None
     """Precision in which the large weights are stored, without loss; arithmetic is fp32. Missing before 2026-11-26."""
     lineage: Lineage
+    classifier: SecondStage | None = None
+    """Of a two-stage model; missing in those whose one network finds faces and names expressions."""
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the network's ONNX file; of a two-stage model, that of its files' digests."""
+        if self.classifier is None:
+            return self.files["onnx"].sha256
+        return digest_of(self.files["onnx"], self.classifier.onnx, self.classifier.landmarks)
 
     @model_validator(mode="after")
     def _onnx_is_there(self) -> "ModelSpec":
@@ -127,9 +152,15 @@ class ModelSpec(_Part):
 
     @model_validator(mode="after")
     def _classes_are_ours(self) -> "ModelSpec":
-        if self.classes != NAMES:
-            raise ValueError(f"classes are {list(self.classes)}, expected {list(NAMES)}")
+        expected = [name for name in NAMES if self.classifier is None or name in self.classes]
+        if list(self.classes) != expected or len(expected) < 2:
+            raise ValueError(f"classes are {list(self.classes)}, expected {expected}")
         return self
+
+
+def digest_of(*files: File | None) -> str:
+    """Return the SHA-256 that stands for several files of an artefact."""
+    return sha256("".join(file.sha256 for file in files if file).encode()).hexdigest()
 
 
 def describe(path: Path) -> File:

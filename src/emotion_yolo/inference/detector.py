@@ -16,6 +16,7 @@ from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.inference.backends import Backend, Infer, Precision, onnxruntime_backend, openvino_backend
 from emotion_yolo.inference.decoding import MAX_FACES, Tensor, decode
 from emotion_yolo.inference.letterbox import Canvas, Letterbox, canvases, letterbox
+from emotion_yolo.inference.model import Keep, OnPhase, as_they_are, unobserved
 from emotion_yolo.inference.packaged import packaged_release
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.emotions import NAMES
@@ -51,10 +52,12 @@ class Detector:
         than all let several inferences run at once. `square` takes no other canvas than the square.
 
         Raises:
-            ModelError: a file missing or damaged, or an input side that is no multiple of the stride.
+            ModelError: a file missing or damaged, an input side that is no multiple of the stride, or a two-stage model
+                whose own spec is not given: the network alone would answer otherwise than the model.
         """
         folder = packaged_release() if folder is None else Path(folder)
-        spec = spec or read_spec(folder)
+        if spec is None and (spec := read_spec(folder)).classifier:
+            raise ModelError(f"{folder}: a two-stage model, expected a detector; name the one it was assembled from")
         size, stride = imgsz or spec.input.imgsz, spec.input.stride
         if size < stride or size % stride:
             raise ModelError(f"imgsz is {size}, expected a multiple of {stride} px")
@@ -111,10 +114,24 @@ class Detector:
             max_faces=max_faces,
         )
 
-    def predict_picture(self, picture: Picture, *, conf: float | None = None) -> Detections:
-        """Find the faces in a decoded picture; boxes are in px of the full picture, even if it was decoded smaller."""
+    def predict_picture(
+        self,
+        picture: Picture,
+        *,
+        conf: float | None = None,
+        max_faces: int = MAX_FACES,
+        keep: Keep = as_they_are,
+        on_phase: OnPhase = unobserved,
+    ) -> Detections:
+        """See `FaceModel`."""
         tensor, box = self.preprocess(picture.pixels)
-        return self.postprocess(self.infer(tensor), box.in_full(picture.image_wh, picture.factor), conf=conf)
+        on_phase("preprocess")
+        raw = self.infer(tensor)
+        on_phase("inference")
+        box = box.in_full(picture.image_wh, picture.factor)
+        found = keep(self.postprocess(raw, box, conf=conf, max_faces=max_faces))
+        on_phase("postprocess")
+        return found
 
     def predict(
         self,

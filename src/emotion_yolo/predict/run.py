@@ -9,7 +9,7 @@ import numpy as np
 from emotion_yolo.drawing import draw_detections
 from emotion_yolo.errors import ImageError, SourceError
 from emotion_yolo.imaging import LOCAL, Picture, decode, read_picture, read_rgb
-from emotion_yolo.inference.detector import Detector
+from emotion_yolo.inference.model import FaceModel
 from emotion_yolo.predict.copies import AnnotatedCopies
 from emotion_yolo.predict.sources import Input
 from emotion_yolo.predict.tables import Position
@@ -82,7 +82,7 @@ def _whole(image: Image | None) -> Picture | None:
 
 
 def predict(
-    detector: Detector,
+    detector: FaceModel,
     source: Input,
     *,
     conf: float | None = None,
@@ -136,7 +136,7 @@ def predict(
 
 
 def predict_all(
-    detector: Detector,
+    detector: FaceModel,
     inputs: Iterable[Input],
     *,
     last: Position | None = None,

@@ -4,7 +4,6 @@ The rule: a crop's box becomes the most confident face found in it. A crop witho
 the `typical` box, the median of all that were found: a measure on the easy part of a set flatters.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.inference.detector import Detector
+from emotion_yolo.inference.yunet import YuNet
 from emotion_yolo.structures.boxes import area, clip_xyxy, xywhn_to_xyxy, xyxy_to_xywhn
 from emotion_yolo.structures.images import Image, read_rgb
 
@@ -51,39 +51,18 @@ def face_finder(detector: str, *, imgsz: int, conf: float) -> FaceFinder:
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ModelError(f"{path}: no such file; prepare.localise.detector names a folder or YuNet's .onnx file")
-        return _yunet(path, imgsz=imgsz, conf=conf)
+        yunet = YuNet(path, imgsz=imgsz, conf=conf)
+
+        def see(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            faces = yunet(image)
+            return faces.xyxy, faces.confidence
+
+        return see
     model = Detector.load(path, imgsz=imgsz, threads=1)
 
     def find(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         faces = model.predict(image, conf=conf)
         return faces.xyxy, faces.confidence
-
-    return find
-
-
-def _yunet(path: Path, *, imgsz: int, conf: float) -> FaceFinder:
-    # Errors only: OpenCV 5 warns of a target that it does not use at every YuNet that is made.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    try:
-        cv2.FaceDetectorYN.create(str(path), "", (imgsz, imgsz), conf)
-    except cv2.error as error:
-        raise ModelError(f"{path}: OpenCV cannot read it as a YuNet face detector: {error}") from error
-    local = threading.local()  # OpenCV's detector holds buffers, so that each thread needs its own
-
-    def find(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if not hasattr(local, "detector"):
-            local.detector = cv2.FaceDetectorYN.create(str(path), "", (imgsz, imgsz), conf)
-        height, width = image.shape[:2]
-        scale = imgsz / max(height, width)
-        size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        resized = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), size)
-        local.detector.setInputSize(size)
-        _, faces = local.detector.detect(resized)
-        if faces is None:
-            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-        xywh = faces[:, :4] / scale
-        xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        return clip_xyxy(xyxy, image_wh=(width, height)).astype(np.float32), faces[:, 14].astype(np.float32)
 
     return find
 

@@ -19,8 +19,8 @@ class Detections:
     """The faces found in one picture, by falling confidence.
 
     `xyxy` [N, 4] are pixel corners within the picture, `confidence` [N] in 0-1 says that it is a face, `probabilities`
-    [N, 8] are those of the eight emotions given a face: each row sums to 1, in the order of `emotions.NAMES`.
-    `image_wh` is the picture's size in pixels. Arrays are float32 and read-only.
+    [N, C] are those of the emotions `names` given a face: each row sums to 1. A detector names all eight, C = 8; some
+    classifiers name fewer. `image_wh` is the picture's size in pixels. Arrays are float32 and read-only.
 
     Raises:
         ValueError: an array of another shape, out of range, not finite, or out of order.
@@ -30,10 +30,11 @@ class Detections:
     confidence: FloatArray
     probabilities: FloatArray
     image_wh: tuple[int, int]
+    names: tuple[str, ...] = NAMES
 
     def __post_init__(self) -> None:
         n = len(self.confidence)
-        for name, shape in (("xyxy", (n, 4)), ("confidence", (n,)), ("probabilities", (n, len(NAMES)))):
+        for name, shape in (("xyxy", (n, 4)), ("confidence", (n,)), ("probabilities", (n, len(self.names)))):
             array = np.asarray(getattr(self, name), dtype=np.float32)
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
@@ -86,7 +87,8 @@ class Detections:
     @cached_property
     def emotion_ids(self) -> NDArray[np.int64]:
         """Return the [N] class ids of the most probable emotions."""
-        ids: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        of_name = np.asarray([NAMES.index(name) for name in self.names], np.int64)
+        ids: NDArray[np.int64] = of_name[self.probabilities.argmax(axis=1)]
         return ids
 
     @property
@@ -95,14 +97,18 @@ class Detections:
         return [Emotion(int(i)) for i in self.emotion_ids]
 
     @classmethod
-    def empty(cls, image_wh: tuple[int, int]) -> Self:
+    def empty(cls, image_wh: tuple[int, int], names: tuple[str, ...] = NAMES) -> Self:
         """Return a picture without a face."""
         zeros = np.zeros((0, 4), np.float32)
-        return cls(zeros, zeros[:, 0], np.zeros((0, len(NAMES)), np.float32), image_wh)
+        return cls(zeros, zeros[:, 0], np.zeros((0, len(names)), np.float32), image_wh, names)
 
     def select(self, mask: NDArray[np.bool_]) -> Self:
         """Return the detections where the [N] `mask` is true."""
-        return type(self)(self.xyxy[mask], self.confidence[mask], self.probabilities[mask], self.image_wh)
+        return type(self)(self.xyxy[mask], self.confidence[mask], self.probabilities[mask], self.image_wh, self.names)
+
+    def renamed(self, probabilities: FloatArray, names: tuple[str, ...]) -> Self:
+        """Return the same faces with other probabilities [N, C], those of `names`."""
+        return type(self)(self.xyxy, self.confidence, probabilities, self.image_wh, names)
 
     def records(self) -> list[dict[str, object]]:
         """Return each face as it is answered by the service and the command line and kept in stores.
@@ -114,7 +120,7 @@ class Detections:
                 "box": dict(zip(("x1", "y1", "x2", "y2"), (round(v, 2) for v in box), strict=True)),
                 "emotion": emotion.label,
                 "confidence": round(confidence, 4),
-                "probabilities": dict(zip(NAMES, (round(p, 6) for p in row), strict=True)),
+                "probabilities": dict(zip(self.names, (round(p, 6) for p in row), strict=True)),
             }
             for box, emotion, confidence, row in zip(
                 self.xyxy.tolist(), self.emotions, self.confidence.tolist(), self.probabilities.tolist(), strict=True

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from emotion_yolo.devices import cpu_has_bf16
+from emotion_yolo.devices import cpu_has_bf16, describe_cpu
 from emotion_yolo.errors import ModelError, ParamsError
 from emotion_yolo.yolo import CPU_THREADS
 
@@ -18,8 +18,6 @@ from emotion_yolo.yolo import CPU_THREADS
 _KEEP = ((-4, 0), (-1, 2**31 - 1), (-2, 2**29))
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 _LIBRARIES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless")
-_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "bf16")
-"""CPU features that decide which kernels PyTorch and oneDNN take, and with them how sums are rounded."""
 
 
 def resolve_device(device: str) -> str:
@@ -94,7 +92,7 @@ def environment(*, device: str, amp: str, workers: int) -> dict[str, Any]:
         name = device
     else:
         name = ", ".join(torch.cuda.get_device_name(int(number)) for number in device.split(","))
-    model, features = _cpu()
+    model, features = describe_cpu()
     return {
         "device": name,
         "precision": amp,
@@ -106,13 +104,3 @@ def environment(*, device: str, amp: str, workers: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {library: version(library) for library in _LIBRARIES},
     }
-
-
-def _cpu() -> tuple[str, list[str]]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine(), []
-    fields = dict(reversed([(key.strip(), value.strip()) for key, _, value in (x.partition(":") for x in lines)]))
-    flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
-    return fields.get("model name", platform.machine()), [name for name in _FEATURES if name in flags]
