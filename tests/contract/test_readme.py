@@ -129,20 +129,21 @@ def test_python_blocks_compile(page: Path) -> None:
         compile(block, page.name, "exec")
 
 
-def marked(mark: str, language: str) -> str:
-    """Return the one fenced block of the README that stands below a mark."""
+def marked(mark: str, language: str, page: Path = README) -> str:
+    """Return the one fenced block of a page that stands below a mark."""
     pattern = rf"<!-- {mark} -->\n```{language}\n(.*?)^```$"
-    (block,) = re.findall(pattern, README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(pattern, page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     return str(block)
 
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a working folder with a release and a scene where the README expects them."""
+    """Return a working folder with a release and pictures where README and docs/service.md expect them."""
     exported_model(tmp_path / "models" / "release")
     scene = tmp_path / "datasets/sample/sample-scenes/all/images/scene_003.jpg"
     scene.parent.mkdir(parents=True)
-    painted().save(scene, quality=95)
+    for picture in (scene, tmp_path / "photo.jpg"):
+        painted().save(picture, quality=95)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -157,8 +158,10 @@ def test_the_client_runs_against_the_service_and_names_the_faces(
 ) -> None:
     service = Process({"EMOTION_MODEL": str(clone / "models" / "release"), "EMOTION_PORT": "0"})
     try:
-        block = marked("runnable: service", "python").replace("http://127.0.0.1:8000", service.wait_ready().url)
-        exec(compile(block, "README.md", "exec"), {})
+        block = marked("runnable: service", "python", ROOT / "docs/service.md").replace(
+            "http://127.0.0.1:8000", service.wait_ready().url
+        )
+        exec(compile(block, "service.md", "exec"), {})
     finally:
         service.popen.terminate()
         service.end()
