@@ -192,6 +192,17 @@ def predict(
     min_face: Annotated[int, typer.Option(min=0, help="least shorter side of a face, px")] = 0,
     imgsz: Annotated[int | None, typer.Option(help="input side in px; the model's own if not given")] = None,
     recursive: Annotated[bool, typer.Option(help="search folders to the bottom")] = True,
+    track: Annotated[
+        bool,
+        typer.Option("--track", help="number the faces of videos, average their emotions; needs the extra track"),
+    ] = False,
+    half_life: Annotated[
+        float, typer.Option(min=0, help="seconds in which the average of a track's emotions halves the past; 0: none")
+    ] = 0.5,
+    every: Annotated[int, typer.Option(min=1, help="look for faces in every Nth frame, follow them in between")] = 1,
+    summary: Annotated[
+        Path | None, typer.Option(help="file for a summary of each track as JSON: share of time per emotion, changes")
+    ] = None,
 ) -> None:
     """Find faces and name their expressions; prints a JSON line for each picture, a summary to stderr.
 
@@ -205,13 +216,22 @@ def predict(
     from emotion_yolo.predict.copies import AnnotatedCopies
     from emotion_yolo.predict.run import predict_all
     from emotion_yolo.predict.sources import Inputs
+    from emotion_yolo.predict.summary import SummaryFile
     from emotion_yolo.predict.tables import AnswerFile, Format
+    from emotion_yolo.predict.tracks import Tracking
     from emotion_yolo.progress import show_progress
 
     files: dict[Format, Path | None] = {"json": json_, "csv": csv, "parquet": parquet}
     named = [(path, kind) for kind, path in files.items() if path is not None]
     if len(named) > 1 or (resume and (overwrite or not named)):
         raise typer.BadParameter("give one of --json, --csv and --parquet; --resume needs one, and no --overwrite")
+    if (every > 1 or summary) and not track:
+        raise typer.BadParameter("--every and --summary are about the tracks of faces; add --track")
+    if summary and resume:
+        raise typer.BadParameter(
+            "--summary needs the whole run, of which --resume sees the rest only; leave out one of them"
+        )
+    tracking = Tracking(half_life_s=half_life, every=every) if track else None
     inputs = Inputs(sources, recursive=recursive)
     detector = load_model(model or default_model(), imgsz=imgsz)
     read = failed = 0
@@ -220,14 +240,20 @@ def predict(
             file = None
             for path, kind in named:
                 file = stack.enter_context(AnswerFile(path, kind, overwrite=overwrite, resume=resume))
+            tracks = stack.enter_context(SummaryFile(summary, overwrite=overwrite)) if summary else None
             copies = stack.enter_context(AnnotatedCopies(out, overwrite=overwrite)) if out else None
             bar = stack.enter_context(show_progress("predict", total=None, unit="pictures"))
             last = None if file is None else file.last
-            for record in predict_all(detector, inputs, last=last, conf=conf, min_face=min_face, copies=copies):
+            records = predict_all(
+                detector, inputs, last=last, conf=conf, min_face=min_face, copies=copies, tracking=tracking
+            )
+            for record in records:
                 if file is None:
                     typer.echo(json.dumps(record))
                 else:
                     file.add(record)
+                if tracks is not None:
+                    tracks.add(record)
                 failed += "error" in record
                 read += "error" not in record
                 bar.update()

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emotion_yolo.drawing import draw_detections
+from emotion_yolo.drawing import COLOURS, draw_box, draw_detections
 from emotion_yolo.errors import ImageError, SourceError
 from emotion_yolo.imaging import LOCAL, Picture, decode, read_picture, read_rgb
 from emotion_yolo.inference.model import FaceModel
 from emotion_yolo.predict.copies import AnnotatedCopies
 from emotion_yolo.predict.sources import Input
 from emotion_yolo.predict.tables import Position
+from emotion_yolo.predict.tracks import LEAST_CONFIDENCE, FaceTracker, TrackedFaces, Tracking
+from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.images import Image
 from emotion_yolo.video.reading import read_camera, read_video
 
@@ -81,6 +83,33 @@ def _whole(image: Image | None) -> Picture | None:
     return None if image is None else Picture(image, (image.shape[1], image.shape[0]), 1, "video")
 
 
+class _Following:
+    """Looks for faces in every so many frames of a video and follows them in between."""
+
+    def __init__(self, detector: FaceModel, tracking: Tracking, *, conf: float | None) -> None:
+        confidence = detector.spec.thresholds.conf if conf is None else conf
+        self._detector, self._every = detector, tracking.every
+        self._least = min(confidence, LEAST_CONFIDENCE)
+        self._tracker = FaceTracker(half_life_s=tracking.half_life_s, confidence=confidence)
+        self._next = 0
+
+    def __call__(self, frame: Frame, picture: Picture) -> TrackedFaces:
+        assert frame.index is not None and frame.time_s is not None
+        if frame.index < self._next:
+            return self._tracker.carry_on(time_s=frame.time_s)
+        self._next = frame.index + self._every
+        return self._tracker.update(self._detector.predict_picture(picture, conf=self._least), time_s=frame.time_s)
+
+
+def _drawn(image: Image, faces: Detections | TrackedFaces) -> Image:
+    if isinstance(faces, Detections):
+        return draw_detections(image, faces)
+    for track, face, box in reversed(list(zip(faces.tracks, faces.faces.emotions, faces.faces.xyxy, strict=True))):
+        text = face.label if track is None else f"#{track} {face.label}"
+        image = draw_box(image, box.tolist(), colour=COLOURS[face], text=text)
+    return image
+
+
 def predict(
     detector: FaceModel,
     source: Input,
@@ -89,38 +118,51 @@ def predict(
     min_face: int = 0,
     copies: AnnotatedCopies | None = None,
     first_frame: int = 0,
+    tracking: Tracking | None = None,
 ) -> Iterator[dict[str, object]]:
     """Yield the record of every picture of one input, and keep annotated copies in `copies`, if given.
 
     Faces whose shorter side has less than `min_face` px are left out, and so are the answers to frames before
     `first_frame`, which are in the copy of a video all the same.
+    With `tracking`, faces of videos and cameras have a `track`; the frames before `first_frame` are followed again, so
+    that numbers and averages are those of a run in one go. A camera's frames are gone.
     Boxes are px of the upright picture, `time_s` is seconds from the start of a video. However it ends, the copy of a
     video is completed with the frames so far.
 
     Raises:
-        SourceError: a camera that cannot be opened.
+        SourceError: a camera that cannot be opened, or whose tracks would have to be continued.
         StorageError: a copy that cannot be written.
+        DependencyError: what tracks faces is not installed.
     """
+    find = None
+    if tracking is not None and source.kind in {"video", "camera"}:
+        if source.kind == "camera" and first_frame:
+            raise SourceError(
+                f"{source.name}: the tracks of a camera cannot be continued, since its frames are gone; "
+                "leave out --resume and name another file, or leave out --track"
+            )
+        find = _Following(detector, tracking, conf=conf)
     try:
         for frame in frames_of(source, fit=detector.imgsz):
             is_answered = frame.index is not None and frame.index < first_frame
-            if is_answered and copies is None:
+            if is_answered and copies is None and find is None:
                 continue
             picture = frame.picture
             if picture is None:
                 if not is_answered:
                     yield frame.record()
                 continue
-            faces = detector.predict_picture(picture, conf=conf)
+            faces = find(frame, picture) if find else detector.predict_picture(picture, conf=conf)
             if min_face:
-                faces = faces.select((faces.xyxy[:, 2:] - faces.xyxy[:, :2]).min(axis=1, initial=np.inf) >= min_face)
+                xyxy = (faces.faces if isinstance(faces, TrackedFaces) else faces).xyxy
+                faces = faces.select((xyxy[:, 2:] - xyxy[:, :2]).min(axis=1, initial=np.inf) >= min_face)
             if copies is not None:
                 try:
                     image = frame.in_full()
                 except ImageError as error:  # too large to be decoded whole, or gone meanwhile
                     yield frame.record() | {"error": str(error)}
                     continue
-                drawn = draw_detections(image, faces)
+                drawn = _drawn(image, faces)
                 if frame.time_s is None:
                     copies.add_picture("stdin" if source.kind == "stdin" else source.name, drawn)
                 else:
@@ -128,7 +170,7 @@ def predict(
                     copies.add_frame(source.name, drawn, time_s=frame.time_s, sound_of=sound_of)
             if is_answered:
                 continue
-            width, height = faces.image_wh
+            width, height = picture.image_wh
             yield frame.record() | {"image": {"width": width, "height": height}, "detections": faces.records()}
     finally:
         if copies is not None:
@@ -143,6 +185,7 @@ def predict_all(
     conf: float | None = None,
     min_face: int = 0,
     copies: AnnotatedCopies | None = None,
+    tracking: Tracking | None = None,
 ) -> Iterator[dict[str, object]]:
     """Yield the records of all inputs, in order; with `last`, those from that one on.
 
@@ -157,7 +200,15 @@ def predict_all(
             if not waiting.is_in(source.name):
                 continue
             first_frame, waiting = waiting.frame or 0, None
-        yield from predict(detector, source, conf=conf, min_face=min_face, copies=copies, first_frame=first_frame)
+        yield from predict(
+            detector,
+            source,
+            conf=conf,
+            min_face=min_face,
+            copies=copies,
+            first_frame=first_frame,
+            tracking=tracking,
+        )
     if waiting is not None:
         raise SourceError(
             f"the file ends with {waiting.source}, which is not among the sources; name those of the interrupted run"
