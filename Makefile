@@ -22,7 +22,7 @@ set_in_pip() { $(BIN)/python -m pip config list | sed -n "s/^global\.$$1='\(.*\)
   if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
 endef
 
-.PHONY: help setup repro test check audit format experiments serve bench-service attack-service bench-training bench-drift bench-precision ablation baselines baselines-table test-image release lock clean
+.PHONY: help setup repro test check audit format experiments serve bench-service attack-service bench-training bench-drift bench-precision bench-tracking ablation baselines baselines-table test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ bench-drift: setup  ## measure false alarms and detection of `emotion-yolo monit
 
 bench-precision: setup  ## measure fp32, bf16 and INT8 at several input sizes, on the prepared set (MODEL=models/release)
 	@python -m benchmarks.precision --model $(or $(MODEL),models/release)
+
+bench-tracking: setup  ## measure tracks on a drawn video: switches, flicker, frames a second (MODEL=models/release)
+	@python -m benchmarks.tracking --model $(or $(MODEL),models/release)
 
 ablation: setup  ## measure what each ingredient of the recipe is worth, on valid; goes on where it stopped (PLAN=some.yaml)
 	@python -m benchmarks.ablation $(or $(PLAN),configs/ablations/ingredients.yaml)
