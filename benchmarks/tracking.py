@@ -83,7 +83,7 @@ class Truth:
 
 def cast(rng: np.random.Generator) -> list[Person]:
     """Return four people, the farthest first: two cross, one leaves and comes back, one stays."""
-    paths = ((80, 560, 120, 9.0, 24), (580, 100, 150, 7.0, 32), (480, 760, 110, 8.0, 26), (320, 360, 290, 6.0, 34))
+    paths = ((80, 560, 120, 9.0, 24), (480, 760, 110, 8.0, 26), (580, 100, 150, 7.0, 32), (320, 360, 290, 6.0, 34))
     people = []
     for from_x, to_x, y, period_s, scale in paths:
         emotions = [Emotion(int(number)) for number in rng.permutation(len(Emotion))[:4]]
