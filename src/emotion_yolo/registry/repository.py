@@ -7,7 +7,6 @@ import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from pydantic import ValidationError
-from scmrepo.exceptions import SCMError
 
 from emotion_yolo.errors import ModelError, PromotionError
 from emotion_yolo.inference.artefact import SPEC_NAME, ModelSpec
@@ -60,7 +59,7 @@ def spec_at(root: Path, folder: str, revision: str) -> ModelSpec:
             return ModelSpec.model_validate_json(repo.dvcfs.cat_file(f"/{folder}/{SPEC_NAME}"))
     except ValidationError as error:
         raise ModelError(f"{where}: does not describe a model this version can read: {error}") from error
-    except (OSError, DvcException, SCMError) as error:
+    except (OSError, DvcException) as error:
         raise ModelError(
             f"{where}: not there ({error}); commit dvc.lock after `dvc repro`, or run `dvc pull`"
         ) from error
