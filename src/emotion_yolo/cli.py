@@ -410,6 +410,65 @@ def monitor(
     typer.echo(f"like the reference ({verdict.reference.origin})")
 
 
+@app.command()
+@_needs("train")
+def promote(
+    candidate: Annotated[Path, typer.Argument(help="folder of an exported model")] = paths.EXPORT,
+    against: Annotated[Path, typer.Option(help="folder of the present model")] = paths.RELEASE,
+    out: Annotated[Path, typer.Option(help="folder for promotion.md and its plot")] = paths.REPORTS / "promote",
+) -> None:
+    """Register a model and assign it the stage prod, unless it is worse than the present one; exit code 19 if it is."""
+    from emotion_yolo.params import load_params
+    from emotion_yolo.registry.promoting import promote as decide
+    from emotion_yolo.registry.report import verdict
+
+    done = decide(candidate, against=against, prepared=paths.PREPARED, params=load_params().evaluate, out=out)
+    typer.echo(f"{done.version} at {done.commit[:12]} is in prod. {verdict(done.comparison)} {done.report}")
+    typer.echo("share the tags with `git push --tags`")
+
+
+@app.command()
+@_needs("train")
+def models() -> None:
+    """Print the registered versions, their stages and why they were registered, the latest last."""
+    from emotion_yolo.registry.versions import list_versions
+
+    versions = list_versions(Path())
+    for v in versions:
+        why = v.why.partition("\n")[0]
+        typer.echo(f"{v.name:<10}{','.join(v.stages) or '-':<6}{v.commit[:12]}  {v.registered}  {why}")
+    if not versions:
+        typer.echo("no version is registered; `emotion-yolo promote` registers one", err=True)
+
+
+@app.command()
+@_needs("train")
+def rollback() -> None:
+    """Assign the stage prod to the version that had it before."""
+    from emotion_yolo.registry.versions import roll_back
+
+    had, has = roll_back(Path())
+    typer.echo(f"{has} is in prod, {had} no longer; share the tags with `git push --tags`")
+
+
+@app.command()
+@_needs("train")
+def lineage(
+    digest: Annotated[str, typer.Argument(help="digest of a model from an answer, or its first digits")],
+    checkout: Annotated[Path | None, typer.Option(help="folder for a worktree of what it was made from")] = None,
+) -> None:
+    """Print the commit, data, recipe, params and metrics behind a model's digest, as YAML."""
+    import yaml
+
+    from emotion_yolo.registry.origin import check_out, describe_origin, find_origin
+
+    origin = find_origin(digest)
+    typer.echo(yaml.safe_dump(describe_origin(origin), sort_keys=False, allow_unicode=True).rstrip())
+    if checkout is not None:
+        commit = check_out(origin, checkout)
+        typer.echo(f"{checkout}: worktree of {commit[:12]}; `git worktree remove` takes it away", err=True)
+
+
 def main() -> None:
     """Run the command line; an error of ours is a message and an exit code, not a traceback."""
     run_process(app, interrupted="what was finished is kept")

@@ -15,8 +15,9 @@
     ├── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
     ├── RecipeError             exit 15  a recipe that cannot be run here, or a step of it that failed
     ├── DependencyError         exit 16  a package that is not installed, or does not work on this system
-    └── MonitoringError         exit 17  a prediction log or a reference that cannot be read or compared
-        └── DriftError          exit 18  pictures or answers that differ from the reference
+    ├── MonitoringError         exit 17  a prediction log or a reference that cannot be read or compared
+    │   └── DriftError          exit 18  pictures or answers that differ from the reference
+    └── PromotionError          exit 19  a candidate that is worse than the present model, or cannot be registered
 
 Messages say what, where, what was got, what was expected, and what to do.
 """
@@ -122,3 +123,9 @@ class DriftError(MonitoringError):
     """Pictures or answers of a window differ from the reference; the message names the columns."""
 
     exit_code = 18
+
+
+class PromotionError(EmotionYoloError):
+    """A candidate that is worse than the present model, or a version that cannot be registered or rolled back."""
+
+    exit_code = 19

@@ -23,6 +23,7 @@ TREE = {
     "DependencyError": ("EmotionYoloError", 16),
     "MonitoringError": ("EmotionYoloError", 17),
     "DriftError": ("MonitoringError", 18),
+    "PromotionError": ("EmotionYoloError", 19),
 }
 """Public API: scripts around the command line act on these names and exit codes."""
 
