@@ -112,4 +112,4 @@ def test_a_detector_loads_from_a_path_written_as_text(model: Path) -> None:
 
 def test_the_release_that_was_made_before_the_lineage_held_params_still_loads() -> None:
     spec = read_spec(Path(__file__).parents[2] / "models/release")
-    assert (spec.lineage.settings, spec.lineage.environment, spec.storage) == (None, None, None)
+    assert (spec.lineage.settings, spec.lineage.environment) == (None, None)

@@ -27,7 +27,7 @@ def test_the_names_and_their_parameters_are_these() -> None:
     assert [*signature(Detector.load).parameters][:1] == ["folder"]
     assert [*signature(Detector.predict).parameters][1:] == ["image", "conf", "iou", "max_faces"]
     assert [*signature(plot).parameters] == ["image", "detections"]
-    assert {"xyxy", "confidence", "probabilities", "image_wh"} == set(Detections.__dataclass_fields__)
+    assert {"xyxy", "confidence", "probabilities", "image_wh", "names"} == set(Detections.__dataclass_fields__)
     assert [emotion.label for emotion in Emotion] == (
         ["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
     )
