@@ -12,7 +12,8 @@ import os, pkgutil, signal, socket, sys
 from importlib import import_module
 
 import av, cv2, fastapi, httptools, numpy, onnxruntime, openvino, PIL.Image, PIL.ImageDraw, prometheus_client, pydantic
-import pydantic_settings, simplejpeg, tqdm, typer, uvicorn, uvicorn.protocols.http.httptools_impl, yaml
+import matplotlib.backends.backend_agg, pydantic_settings, simplejpeg, tqdm, typer, uvicorn
+import uvicorn.protocols.http.httptools_impl, yaml
 
 sys.modules.update(dict.fromkeys(("fcntl", "grp", "pwd", "resource", "termios")))
 for module, names in {
