@@ -30,7 +30,7 @@ from emotion_yolo.inference.detector import Detector
 SIZES = {"640x480": (640, 480), "12 MP": (4000, 3000)}
 CLIENTS = (1, 16)
 ROUNDS = 5
-DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
+DEFAULTS = {name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
 
 
 @dataclass(frozen=True)
