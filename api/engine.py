@@ -275,9 +275,9 @@ class Engine:
         step = max(min(picture.pixels.shape[:2]) // 64, 1)
         metrics.brightness.observe(float(picture.pixels[::step, ::step].mean()))
         metrics.faces.observe(len(detections))
-        sides = (detections.xyxy[:, 2:] - detections.xyxy[:, :2]).min(axis=1, initial=np.inf)
         tops = detections.probabilities.max(axis=1, initial=0)
-        for emotion, confidence, top, side in zip(detections.emotions, detections.confidence, tops, sides, strict=True):
+        columns = (detections.emotions, detections.confidence, tops, detections.shorter_sides)
+        for emotion, confidence, top, side in zip(*columns, strict=True):
             metrics.emotions.labels(emotion.label).inc()
             metrics.confidence.observe(float(confidence))
             metrics.probability.observe(float(top))
@@ -308,8 +308,7 @@ def _refuse_constant(name: str) -> None:
 def _chosen(detections: Detections, options: Options) -> Detections:
     """Keep the most confident faces that are large enough."""
     if options.min_face:
-        sides = (detections.xyxy[:, 2:] - detections.xyxy[:, :2]).min(axis=1, initial=np.inf)
-        detections = detections.select(sides >= options.min_face)
+        detections = detections.select(detections.shorter_sides >= options.min_face)
     if len(detections) > options.max_faces:
         detections = detections.select(np.arange(len(detections)) < options.max_faces)
     return detections

@@ -376,6 +376,7 @@ def release(
 
 
 @app.command()
+@_needs("monitor")
 def monitor(
     log: Annotated[Path, typer.Option(envvar="EMOTION_LOG_DB", help="the service's prediction log")],
     model: Annotated[

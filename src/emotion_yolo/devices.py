@@ -1,15 +1,20 @@
-"""Numeric precisions of this CPU. The only root module that imports torch, and only when called."""
+"""What this machine computes on and in. The only root module that imports torch, and only when called."""
 
 import platform
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emotion_yolo.errors import ParamsError
 
 if TYPE_CHECKING:
     import torch
 
-_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "bf16")
+_FEATURES = (
+    "avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimddp",
+    "bf16", "i8mm",
+)  # fmt: skip
 """CPU features that decide which kernels PyTorch and oneDNN take, and with them how sums are rounded."""
 
 
@@ -60,3 +65,19 @@ def describe_cpu() -> tuple[str, list[str]]:
     fields = dict(reversed([(key.strip(), value.strip()) for key, _, value in (x.partition(":") for x in lines)]))
     flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
     return fields.get("model name", platform.machine()), [name for name in _FEATURES if name in flags]
+
+
+def environment(*, device: str, precision: str, threads: int, workers: int, libraries: Sequence[str]) -> dict[str, Any]:
+    """Return what the same data, params and code give other weights on: hardware, precision, threads and libraries."""
+    cpu, features = describe_cpu()
+    return {
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "workers": workers,
+        "cpu": cpu,
+        "cpu_features": features,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "libraries": {library: version(library) for library in libraries},
+    }

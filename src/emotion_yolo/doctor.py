@@ -11,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from emotion_yolo.devices import describe_cpu
 from emotion_yolo.inference.artefact import checked_file, read_spec
 from emotion_yolo.inference.backends import available_cores
 from emotion_yolo.inference.detector import Detector
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime", "pillow", "simplejpeg")
-_EXTRAS = {"api": "fastapi", "heic": "pillow-heif", "table": "polars", "video": "av", "train": "ultralytics"}
+_EXTRAS = {
+    "api": "fastapi", "heic": "pillow-heif", "table": "polars", "video": "av", "track": "trackers", "log": "pyarrow",
+    "monitor": "evidently", "train": "ultralytics", "vit": "transformers",
+}  # fmt: skip
 """A package that stands for each extra."""
-_CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16", "i8mm")
 _ROUNDS = 15
 
 
@@ -31,8 +34,9 @@ def examine(model: Path) -> Iterator[tuple[str, str]]:
     yield "emotion-yolo", f"{version('emotion-yolo')}, Python {platform.python_version()}, {platform.platform()}"
     yield "libraries", ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
     yield "extras", ", ".join(f"{name}: {'yes' if _version(of) != 'no' else 'no'}" for name, of in _EXTRAS.items())
-    yield "CPU", f"{_cpu()}, {available_cores()} of {os.cpu_count()} cores"
-    yield "CPU features", ", ".join(_features()) or "none of those that choose kernels"
+    cpu, features = describe_cpu()
+    yield "CPU", f"{cpu}, {available_cores()} of {os.cpu_count()} cores"
+    yield "CPU features", ", ".join(features) or "none of those that choose kernels"
     yield "free disk", f"{shutil.disk_usage(Path.cwd()).free / 1e9:,.1f} GB here"
     spec = read_spec(model)
     yield "model", f"{model}, version {spec.version}"
@@ -49,24 +53,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "no"
-
-
-def _cpu() -> str:
-    lines = _cpuinfo("model name")
-    return lines[0] if lines else platform.processor() or platform.machine()
-
-
-def _features() -> list[str]:
-    flags = {flag for line in (_cpuinfo("flags") or _cpuinfo("Features"))[:1] for flag in line.split()}
-    return [name for name in _CPU_FEATURES if name in flags]
-
-
-def _cpuinfo(key: str) -> list[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
-    except OSError:  # no Linux
-        return []
-    return [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key]
 
 
 def _precision(backend: str) -> str:

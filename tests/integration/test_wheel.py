@@ -20,7 +20,16 @@ from tests.api.process import wait_until
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "datasets/sample/sample-scenes/all/images/scene_003.jpg"
 MAX_BYTES = 8_000_000
-TRAINING = ("pull sample", "check .", "data list", "data remove x", "train-classifier", "release")
+TRAINING = (
+    "pull sample",
+    "check .",
+    "data list",
+    "data remove x",
+    "train-classifier",
+    "release",
+    "models",
+    "lineage 123456",
+)
 """Commands of the extra `train`."""
 
 Install = Callable[[str], Path]
@@ -113,7 +122,11 @@ def test_predict_works_with_no_extra_and_other_commands_name_theirs(install: Ins
     done = run(program, "predict", "photo.jpg", cwd=elsewhere)
     assert [face["emotion"] for face in json.loads(done.stdout)["detections"]]
     assert run(program, "--version", cwd=elsewhere).stdout.startswith("emotion-yolo ")
-    for extra, commands in {"train": TRAINING, "api": ("serve", "serve --help")}.items():
+    for extra, commands in {
+        "train": TRAINING,
+        "api": ("serve", "serve --help"),
+        "monitor": ("monitor --log log.db",),
+    }.items():
         for command in commands:
             refused = run(program, *command.split(), cwd=elsewhere, check=False)
             assert refused.returncode == 16, refused.stderr

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.service import Load, aims, table
+from benchmarks.service import DEFAULTS, Load, aims, table
+from emotion_yolo.inference.artefact import read_spec
 
 
 def side(*, pictures_s: float, rss_mb: float, ready_s: float, server_ms: float) -> dict[str, Any]:
@@ -64,3 +65,7 @@ def test_figures_count_answers_in_the_time_of_all_rounds() -> None:
 
 def test_the_table_tells_the_load_of_the_machine(results: dict[str, Any]) -> None:
     assert "load of the machine, 1, 5, 15 minutes: 3.0, 2.0, 1.0" in table(results | {"load": (3.0, 2.0, 1.0)})
+
+
+def test_what_is_measured_unless_told_otherwise_is_a_model() -> None:
+    assert read_spec(DEFAULTS["model"]).files["onnx"].bytes

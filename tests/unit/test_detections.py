@@ -102,3 +102,16 @@ def test_refuses_what_is_no_list_of_faces(parts: dict[str, object], changes: dic
 def test_a_picture_without_faces_has_a_size_too() -> None:
     with pytest.raises(ValueError, match="at least 1 px"):
         Detections.empty((0, 0))
+
+
+def test_shows_faces_of_a_model_that_names_fewer_emotions() -> None:
+    names = tuple(name for name in NAMES if name != "contempt")
+    row = [0.03, 0.03, 0.03, 0.03, 0.03, 0.03, 0.82]
+    faces = Detections(np.asarray([[0, 0, 8, 8]]), np.asarray([0.9]), np.asarray([row]), WH, names)  # type: ignore[arg-type]
+    assert repr(faces) == "<Detections: 1 face in 200×100 px: surprise 0.82>"
+    assert "<td>surprise</td><td>0.82</td>" in faces._repr_html_()
+
+
+def test_tells_the_shorter_side_of_each_box(parts: dict[str, object]) -> None:
+    assert build(parts).shorter_sides.tolist() == [50, 90, 0]
+    assert Detections.empty(WH).shorter_sides.tolist() == []

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from emotion_yolo.prediction_log.quality import InputQuality, input_quality
 from emotion_yolo.prediction_log.rows import Feedback, PictureRecord
 from emotion_yolo.prediction_log.store import LogLimits, Store
 from emotion_yolo.prediction_log.writer import PredictionLog
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.emotions import NAMES
 from tests.api.process import wait_until
 from tests.builders import detections_of
 
@@ -396,3 +399,14 @@ def test_quality_tells_dark_blurred_and_blank_pictures() -> None:
 def test_files_can_be_limited_here() -> None:
     # What `test_a_full_disk…` relies on.
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+
+
+def test_emotions_that_a_model_does_not_name_have_no_probability(tmp_path: Path) -> None:
+    names = tuple(name for name in NAMES if name != "contempt")
+    shares = np.asarray([[0.03, 0.03, 0.03, 0.03, 0.03, 0.03, 0.82]], np.float32)
+    faces = Detections(np.asarray([[0, 0, 8, 8]], np.float32), np.asarray([0.9], np.float32), shares, (64, 64), names)
+    store = Store(tmp_path / "log.db", LogLimits())
+    store.append([replace(record(), detections=faces)])
+    store.close()
+    found = rows(tmp_path / "log.db", "SELECT emotion, p_anger, p_contempt, p_surprise FROM faces")
+    assert found == [("surprise", 0.03, 0.0, 0.82)]

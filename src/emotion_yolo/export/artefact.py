@@ -10,12 +10,10 @@ import openvino as ov
 
 from emotion_yolo.data.prepared import read_crops, read_scenes
 from emotion_yolo.digests import sha256_of
-from emotion_yolo.errors import ModelError
 from emotion_yolo.export.fitting import fit
 from emotion_yolo.export.parity import check_parity, refuse_differences
 from emotion_yolo.inference.artefact import (
     Calibration,
-    Environment,
     Input,
     Lineage,
     ModelSpec,
@@ -27,7 +25,7 @@ from emotion_yolo.onnx_store import store_in_half
 from emotion_yolo.params import Params
 from emotion_yolo.progress import say
 from emotion_yolo.structures.emotions import NAMES
-from emotion_yolo.tracking.lineage import data_digest, git_revision, input_digests
+from emotion_yolo.tracking.lineage import data_digest, git_revision, input_digests, read_environment
 from emotion_yolo.yolo.network import batch_norm_scales, export_onnx, torch_forward
 
 MODEL_NAME = "emotion-yolo"
@@ -87,11 +85,6 @@ def collect(params: Params, *, weights: Path, pin: Path, run: Path) -> Lineage:
     Raises:
         ModelError: no such record, or one of something else.
     """
-    try:
-        environment = Environment.model_validate(json.loads(run.read_text("utf-8"))["environment"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{run}: does not say where the weights were trained ({type(error).__name__})"
-        raise ModelError(f"{message}; run `dvc repro train`") from error
     return Lineage(
         data=data_digest(pin),
         params=hashlib.sha256(params.model_dump_json(include=_SECTIONS).encode()).hexdigest(),
@@ -99,7 +92,7 @@ def collect(params: Params, *, weights: Path, pin: Path, run: Path) -> Lineage:
         weights=sha256_of(weights),
         inputs=input_digests(params),
         settings=params.model_dump(include=_SECTIONS, mode="json"),
-        environment=environment,
+        environment=read_environment(run, command="dvc repro train"),
     )
 
 

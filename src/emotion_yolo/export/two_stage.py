@@ -17,7 +17,6 @@ from emotion_yolo.expression.exporting import export_classifier, temperature_on
 from emotion_yolo.expression.networks import FaceClassifier
 from emotion_yolo.expression.training import logits_of
 from emotion_yolo.inference.artefact import (
-    Environment,
     File,
     Lineage,
     ModelSpec,
@@ -35,7 +34,7 @@ from emotion_yolo.params import Params, model_path
 from emotion_yolo.paths import RUN
 from emotion_yolo.progress import say
 from emotion_yolo.structures.images import Image
-from emotion_yolo.tracking.lineage import data_digest, git_revision
+from emotion_yolo.tracking.lineage import data_digest, git_revision, read_environment
 
 REPORT_NAME = "report.json"
 
@@ -112,12 +111,6 @@ def _parity(onnx: Path, crops: Image, expected: Probabilities) -> dict[str, dict
 def _lineage(
     params: Params, name: str, detector: ModelSpec, landmarks: File | None, *, folder: Path, pin: Path
 ) -> Lineage:
-    run = folder / RUN.name
-    try:
-        environment = Environment.model_validate(json.loads(run.read_text("utf-8"))["environment"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{run}: does not say where the weights were trained ({type(error).__name__})"
-        raise ModelError(f"{message}; run `make baselines`") from error
     inputs = {"baselines.detector": detector.files["onnx"].sha256}
     if landmarks:
         inputs["baselines.landmarks"] = landmarks.sha256
@@ -133,5 +126,5 @@ def _lineage(
         weights=sha256_of(weights_file(folder)),
         inputs=inputs,
         settings=params.model_dump(include=_SECTIONS, mode="json"),
-        environment=environment,
+        environment=read_environment(folder / RUN.name, command="make baselines"),
     )

@@ -1,9 +1,7 @@
 """From a prepared set to what a baseline is trained on: the faces of its pictures, cut out as they will be served."""
 
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from emotion_yolo import devices
 from emotion_yolo.data.prepared import Sample, decoded
-from emotion_yolo.devices import describe_cpu, has_bf16, torch_device
+from emotion_yolo.devices import has_bf16, torch_device
 from emotion_yolo.errors import DataError, ModelError, ParamsError
 from emotion_yolo.expression.crops import Crops, as_tensor
 from emotion_yolo.inference.alignment import Landmarks, YuNetLandmarks, align
@@ -135,18 +134,13 @@ def weights_file(folder: Path) -> Path:
 
 
 def environment(params: Fitting) -> dict[str, Any]:
-    """Return what the same data, params and code give other weights on: hardware, precision, threads and libraries."""
+    """Return the record of a training; see `devices.environment`."""
     device = torch_device(params.device, param="classifier.device")
-    cpu, features = describe_cpu()
     bf16 = params.amp == "bf16" or (params.amp == "auto" and has_bf16(device))
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": "bf16" if bf16 else "fp32",
-        "threads": torch.get_num_threads(),
-        "workers": 0,
-        "cpu": cpu,
-        "cpu_features": features,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in ("torch", "timm", "numpy", "opencv-python-headless")},
-    }
+    return devices.environment(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        precision="bf16" if bf16 else "fp32",
+        threads=torch.get_num_threads(),
+        workers=0,
+        libraries=("torch", "timm", "numpy", "opencv-python-headless"),
+    )

@@ -33,9 +33,8 @@ _ROUNDS = 5
 _LITTLE_TURN = np.radians(1.5)
 _LEAST_CONFIDENCE = 0.5
 _SAME_FACE = 0.3  # IoU; a box of another detector, of a turned face, overlaps YuNet's by little
-_LEAST_EYES = (
-    0.15  # distance of the eyes, part of the box's longer side; less is a profile, whose turn they do not tell
-)
+# Distance of the eyes, part of the box's longer side; less is a profile, whose turn they do not tell.
+_LEAST_EYES = 0.15
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,6 +73,12 @@ def reliability_curve(
     """Sort [N, 8] probabilities into `bins` bins of equal width by their largest and compare each with [N] labels."""
     top = probabilities.max(axis=1).astype(np.float64) if len(probabilities) else np.zeros(0)
     right = probabilities.argmax(axis=1) == labels if len(probabilities) else np.zeros(0, bool)
+    return _reliability(top, right, bins=bins, weights=weights)
+
+
+def _reliability(
+    top: NDArray[np.float64], right: NDArray[np.bool_], *, bins: int, weights: NDArray[np.float64] | None
+) -> Reliability:
     weights = np.ones(len(top)) if weights is None else weights
     # A bin holds its upper edge: 1.0 belongs to the last.
     index = np.clip(np.ceil(top * bins).astype(np.int64) - 1, 0, bins - 1)
@@ -87,7 +93,15 @@ def expected_calibration_error(
     probabilities: FloatArray, labels: NDArray[np.int64], bins: int = 15, *, weights: NDArray[np.float64] | None = None
 ) -> float:
     """Return the mean gap between top probability and accuracy, bins weighted by their faces; nan without faces."""
-    curve = reliability_curve(probabilities, labels, bins=bins, weights=weights)
+    return _mean_gap(reliability_curve(probabilities, labels, bins=bins, weights=weights))
+
+
+def calibration_error(top: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 15) -> float:
+    """Return the expected calibration error of [N] top probabilities, `right` [N] saying which were; nan without."""
+    return _mean_gap(_reliability(top, right, bins=bins, weights=None))
+
+
+def _mean_gap(curve: Reliability) -> float:
     if not len(curve.weight):
         return float("nan")
     return float(np.average(np.abs(curve.probability - curve.accuracy), weights=curve.weight))

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import wasserstein_distance
+from scipy.stats import binomtest, wasserstein_distance
 
+from emotion_yolo.inference.calibration import calibration_error
 from emotion_yolo.prediction_log.observations import FACE_COLUMNS, PICTURE_COLUMNS, Column, Observations
 from emotion_yolo.structures.emotions import NAMES
 
@@ -97,7 +98,7 @@ class Labelled:
     interval: tuple[float, float]
     """95 % of the accuracy, Wilson."""
     calibration_error: float
-    """Mean difference between probability and accuracy over ten bins of probability (ECE), 0-1."""
+    """Expected calibration error, as `evaluate` measures it, 0-1."""
 
 
 def labelled(observations: Observations) -> Labelled | None:
@@ -105,12 +106,7 @@ def labelled(observations: Observations) -> Labelled | None:
     known = ~np.isnan(observations.truth)
     if not known.any():
         return None
-    right = (observations.faces["emotion"][known] == observations.truth[known]).astype(np.float64)
-    probability = observations.faces["probability"][known]
-    bins = np.minimum((probability * 10).astype(np.int64), 9)
-    weights, accuracies, confidences = (np.bincount(bins, w, minlength=10) for w in (None, right, probability))
-    error = float(np.abs(accuracies - confidences).sum() / weights.sum())
-    count, share, z = len(right), float(right.mean()), 1.96
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * float(np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)))
-    return Labelled(count, share, (centre - half, centre + half), error)
+    right = observations.faces["emotion"][known] == observations.truth[known]
+    interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    error = calibration_error(observations.faces["probability"][known], right)
+    return Labelled(len(right), float(right.mean()), (float(interval.low), float(interval.high)), error)

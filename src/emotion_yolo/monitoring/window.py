@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import isnan
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Pictures of one model within a time, by falling age."""
+    """Pictures of one model within a time, the oldest first."""
 
     observations: Observations
     model: str
@@ -81,7 +82,7 @@ def read_window(
     for row in ours:
         found = of_picture[row["id"]]
         right = [truth.get((row["request_id"], row["item"], face["face"]), float("nan")) for face in found]
-        known += sum(value == value for value in right)
+        known += sum(not isnan(value) for value in right)
         collector.add(
             image_wh=(row["width"], row["height"]),
             bytes_=row["bytes"],

@@ -4,8 +4,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from emotion_yolo.drawing import COLOURS, draw_box, draw_detections
 from emotion_yolo.errors import ImageError, SourceError
 from emotion_yolo.imaging import LOCAL, Picture, decode, read_picture, read_rgb
@@ -154,8 +152,8 @@ def predict(
                 continue
             faces = find(frame, picture) if find else detector.predict_picture(picture, conf=conf)
             if min_face:
-                xyxy = (faces.faces if isinstance(faces, TrackedFaces) else faces).xyxy
-                faces = faces.select((xyxy[:, 2:] - xyxy[:, :2]).min(axis=1, initial=np.inf) >= min_face)
+                found = faces.faces if isinstance(faces, TrackedFaces) else faces
+                faces = faces.select(found.shorter_sides >= min_face)
             if copies is not None:
                 try:
                     image = frame.in_full()

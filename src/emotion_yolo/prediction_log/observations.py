@@ -106,10 +106,13 @@ class Collector:
 
 def face_values(detections: Detections) -> list[tuple[float, float, float, float]]:
     """Return (shorter side in px, confidence, probability, emotion's id) of each face."""
-    sides = (detections.xyxy[:, 2:] - detections.xyxy[:, :2]).min(axis=1, initial=np.inf)
     tops = detections.probabilities.max(axis=1, initial=0)
     rows = zip(
-        sides.tolist(), detections.confidence.tolist(), tops.tolist(), detections.emotion_ids.tolist(), strict=True
+        detections.shorter_sides.tolist(),
+        detections.confidence.tolist(),
+        tops.tolist(),
+        detections.emotion_ids.tolist(),
+        strict=True,
     )
     return [(side, round(confidence, 4), round(top, 6), float(emotion)) for side, confidence, top, emotion in rows]
 
@@ -117,7 +120,7 @@ def face_values(detections: Detections) -> list[tuple[float, float, float, float
 def write_observations(path: Path, observations: Observations, *, model: str, origin: str) -> None:
     """Write a reference as one Parquet file: a row a picture, lists for its faces.
 
-    `model` is the SHA-256 of the network's ONNX file, `origin` says in words what the pictures are.
+    `model` is the digest of the model, `origin` says in words what the pictures are.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -140,7 +143,7 @@ class Reference:
 
     observations: Observations
     model: str
-    """SHA-256 of the network's ONNX file."""
+    """Digest of the model."""
     origin: str
 
 

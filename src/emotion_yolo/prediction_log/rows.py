@@ -50,7 +50,7 @@ class PictureRecord:
     item: int
     """Place in a batch; 0 for a single picture."""
     model: str
-    """SHA-256 of the network's ONNX file."""
+    """Digest of the model that answered."""
     format: str
     bytes: int
     quality: InputQuality
@@ -80,7 +80,8 @@ class PictureRecord:
             found.probabilities.tolist(),
         )
         for face, (box, confidence, emotion, probabilities) in enumerate(zip(*columns, strict=True)):
-            corners, shares = (round(v, 2) for v in box), (round(p, 6) for p in probabilities)
+            corners, given = (round(v, 2) for v in box), dict(zip(found.names, probabilities, strict=True))
+            shares = (round(given.get(name, 0.0), 6) for name in NAMES)  # 0 of an emotion that the model does not name
             yield (key, face, *corners, round(confidence, 4), NAMES[emotion], *shares)
 
 

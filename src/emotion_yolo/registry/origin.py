@@ -62,11 +62,8 @@ def _origins(root: Path) -> Iterator[Origin]:
     for commit in git(root, "log", "--all", "--format=%H", "--", path.as_posix()).split():
         try:
             spec = ModelSpec.model_validate_json(git(root, "show", f"{commit}:./{path.as_posix()}"))
-        except (
-            ModelError,
-            ValidationError,
-        ):  # the commit deletes it, or it is of a version that this one does not know
-            continue
+        except (ModelError, ValidationError):
+            continue  # the commit deletes it, or it is of a version that this one does not know
         yield Origin(spec, commit, RELEASE / METRICS.name)
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     evaluation = measure(params.evaluate, artefact=EXPORT, prepared=PREPARED)
     write_report(evaluation, EVALUATE_REPORT)
     outcomes = [*evaluation.crops, *evaluation.photographs]
-    write_reference(EVALUATE_REPORT / REFERENCE_NAME, outcomes, model=evaluation.spec.files["onnx"].sha256)
+    write_reference(EVALUATE_REPORT / REFERENCE_NAME, outcomes, model=evaluation.spec.digest)
     (EVALUATE_REPORT / CARD_NAME).write_text(model_card(evaluation, sets), "utf-8")
     write_json(METRICS, headline(evaluation.overall.metrics))
     track(params, evaluation)

@@ -63,8 +63,7 @@ class Detections:
         width, height = self.image_wh
         count = f"{len(self)} face{'s' * (len(self) != 1)}"
         faces = [
-            f"{emotion.label} {row[emotion]:.2f}"
-            for emotion, row in zip(self.emotions, self.probabilities, strict=True)
+            f"{emotion.label} {row.max():.2f}" for emotion, row in zip(self.emotions, self.probabilities, strict=True)
         ]
         shown = ", ".join(faces[:_SHOWN]) + (", …" if len(faces) > _SHOWN else "")
         return f"<Detections: {count} in {width}×{height} px{': ' * bool(faces)}{shown}>"
@@ -73,7 +72,7 @@ class Detections:
         """Return a table of the faces, which a notebook shows."""
         head = "<tr><th>emotion</th><th>probability</th><th>confidence</th><th>box: x1, y1, x2, y2 (px)</th></tr>"
         rows = (
-            f"<tr><td>{emotion.label}</td><td>{row[emotion]:.2f}</td><td>{confidence:.2f}</td>"
+            f"<tr><td>{emotion.label}</td><td>{row.max():.2f}</td><td>{confidence:.2f}</td>"
             f"<td>{', '.join(f'{value:.0f}' for value in box)}</td></tr>"
             for emotion, row, confidence, box in zip(
                 self.emotions, self.probabilities, self.confidence, self.xyxy, strict=True
@@ -90,6 +89,12 @@ class Detections:
         of_name = np.asarray([NAMES.index(name) for name in self.names], np.int64)
         ids: NDArray[np.int64] = of_name[self.probabilities.argmax(axis=1)]
         return ids
+
+    @property
+    def shorter_sides(self) -> FloatArray:
+        """Return the [N] shorter sides of the boxes in px."""
+        sides: FloatArray = (self.xyxy[:, 2:] - self.xyxy[:, :2]).min(axis=1)
+        return sides
 
     @property
     def emotions(self) -> list[Emotion]:

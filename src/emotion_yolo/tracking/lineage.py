@@ -1,13 +1,14 @@
-"""What a model was made from: the digest of the data, and the revision of the code."""
+"""What a model was made from: the digest of the data, the revision of the code, and the machine."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import yaml
 
 from emotion_yolo.digests import sha256_of
-from emotion_yolo.errors import SourceError
-from emotion_yolo.inference.artefact import read_spec
+from emotion_yolo.errors import ModelError, SourceError
+from emotion_yolo.inference.artefact import Environment, read_spec
 from emotion_yolo.params import Params, named_models
 
 
@@ -20,6 +21,19 @@ def input_digests(params: Params) -> dict[str, str]:
         elif path.is_file():  # Ultralytics knows names of its own besides
             digests[param] = sha256_of(path)
     return digests
+
+
+def read_environment(run: Path, *, command: str) -> Environment:
+    """Return where a training ran, from its record `run`, which `command` writes.
+
+    Raises:
+        ModelError: no such record, or one of something else.
+    """
+    try:
+        return Environment.model_validate(json.loads(run.read_text("utf-8"))["environment"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{run}: does not say where the weights were trained ({type(error).__name__})"
+        raise ModelError(f"{message}; run `{command}`") from error
 
 
 def data_digest(pin: Path) -> str:

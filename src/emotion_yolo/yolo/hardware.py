@@ -2,15 +2,14 @@
 
 import ctypes
 import os
-import platform
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from emotion_yolo.devices import cpu_has_bf16, describe_cpu
+from emotion_yolo import devices
+from emotion_yolo.devices import cpu_has_bf16
 from emotion_yolo.errors import ModelError, ParamsError
 from emotion_yolo.yolo import CPU_THREADS
 
@@ -87,20 +86,9 @@ def workers_that_fit(workers: int, *, batch: int, imgsz: int, folder: Path = _SH
 
 
 def environment(*, device: str, amp: str, workers: int) -> dict[str, Any]:
-    """Return what the same data, params and code give other weights on: hardware, precision, threads and libraries."""
+    """Return the record of a training on Ultralytics' `device`; see `devices.environment`."""
     if device in {"cpu", "mps"}:
         name = device
     else:
         name = ", ".join(torch.cuda.get_device_name(int(number)) for number in device.split(","))
-    model, features = describe_cpu()
-    return {
-        "device": name,
-        "precision": amp,
-        "threads": CPU_THREADS,
-        "workers": workers,
-        "cpu": model,
-        "cpu_features": features,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "libraries": {library: version(library) for library in _LIBRARIES},
-    }
+    return devices.environment(device=name, precision=amp, threads=CPU_THREADS, workers=workers, libraries=_LIBRARIES)
