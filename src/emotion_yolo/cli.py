@@ -303,9 +303,9 @@ def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = p
     """
     from emotion_yolo.data.prepared import read_crops
     from emotion_yolo.expression.crops import Crops
-    from emotion_yolo.expression.exporting import export_classifier, temperature_on
+    from emotion_yolo.expression.exporting import export_classifier, temperature_of
     from emotion_yolo.expression.face_net import read_face_weights, start_net
-    from emotion_yolo.expression.training import Epoch, fingerprint, train_classifier
+    from emotion_yolo.expression.training import Epoch, fingerprint, logits_of, train_classifier
     from emotion_yolo.params import load_params, model_path
 
     params = load_params().classifier
@@ -328,7 +328,7 @@ def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = p
 
     net = start_net(weights, train.pictures, params)
     net = train_classifier(net, train, valid, params, checkpoint=checkpoint, on_epoch=report_epoch)
-    temperature = temperature_on(net, valid)
+    temperature = temperature_of(logits_of(net, valid), valid)
     export_classifier(net, temperature, out)
     checkpoint.unlink()
     typer.echo(f"{out}: written, temperature {temperature:.3f}; name it in prepare.teacher.classifier")

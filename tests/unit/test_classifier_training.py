@@ -12,7 +12,7 @@ from emotion_yolo.errors import DataError, ParamsError
 from emotion_yolo.expression.augmentation import augmented, mixed, plain, smoothed
 from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.expression.crops import Crops
-from emotion_yolo.expression.exporting import export_classifier, temperature_on
+from emotion_yolo.expression.exporting import export_classifier, temperature_of
 from emotion_yolo.expression.face_net import FaceNet, Weights, read_face_weights, start_net
 from emotion_yolo.expression.training import Epoch, fingerprint, logits_of, train_classifier
 from emotion_yolo.params import Classifier, load_params
@@ -44,7 +44,7 @@ def train(weights: Weights) -> Callable[..., tuple[FaceNet, float]]:
         params = settings(**{"epochs": 2, "lr": 0.03, "batch": 8, **options})
         net = start_net(weights, coloured(6).pictures, params)
         net = train_classifier(net, coloured(6), coloured(1), params, checkpoint=checkpoint, on_epoch=on_epoch)
-        return net, temperature_on(net, coloured(1))
+        return net, temperature_of(logits_of(net, coloured(1)), coloured(1))
 
     return call
 

@@ -13,7 +13,7 @@ from emotion_yolo.errors import ModelError
 from emotion_yolo.export.parity import refuse_differences
 from emotion_yolo.expression.baselines import weights_file
 from emotion_yolo.expression.crops import Crops
-from emotion_yolo.expression.exporting import export_classifier, temperature_on
+from emotion_yolo.expression.exporting import export_classifier, temperature_of
 from emotion_yolo.expression.networks import FaceClassifier
 from emotion_yolo.expression.training import logits_of
 from emotion_yolo.inference.artefact import (
@@ -60,10 +60,11 @@ def assemble(
         raise ModelError(f"{source}: a two-stage model; name a detector in baselines.detector")
     for file in detector.files.values():
         shutil.copyfile(checked_file(source, file), out / file.path)
-    temperature = round(temperature_on(net, valid), 4)
+    logits = logits_of(net, valid)
+    temperature = round(temperature_of(logits, valid), 4)
     onnx = out / "classifier.onnx"
     export_classifier(net, temperature, onnx)
-    probabilities = (logits_of(net, valid) / temperature).softmax(1).numpy()
+    probabilities = (logits / temperature).softmax(1).numpy()
     parity = _parity(onnx, valid.pictures.permute(0, 2, 3, 1).numpy(), probabilities)
     ece = expected_calibration_error(probabilities, valid.emotions.numpy())
     content = {"parity": parity, "parity_tolerance": params.export.parity, "temperature": temperature, "valid_ece": ece}

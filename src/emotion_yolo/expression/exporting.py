@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from emotion_yolo.expression.crops import Crops
-from emotion_yolo.expression.training import Network, logits_of
+from emotion_yolo.expression.training import Network
 from emotion_yolo.inference.calibration import fit_temperature
 from emotion_yolo.onnx_store import store_in_half
 
 
-def temperature_on(net: Network, valid: Crops) -> float:
-    """Return the temperature that calibrates the network on valid crops."""
-    return fit_temperature(logits_of(net, valid).softmax(1).numpy(), valid.emotions.numpy())
+def temperature_of(logits: Tensor, valid: Crops) -> float:
+    """Return the temperature that calibrates a network, from its logits [N, C] of valid crops."""
+    return fit_temperature(logits.softmax(1).numpy(), valid.emotions.numpy())
 
 
 def export_classifier(net: Network, temperature: float, out: Path) -> None:
