@@ -48,7 +48,8 @@ def look(detector: Detector, picture: Picture, sample: Sample) -> Outcome:
     """Analyse a picture as the service does."""
     tensor, box = detector.preprocess(picture.pixels)
     raw, box = detector.infer(tensor), box.in_full(picture.image_wh, picture.factor)
-    return Outcome(sample, detector.postprocess(raw, box, conf=0.001, iou=0.7, ios=1), detector.postprocess(raw, box))
+    found = (detector.postprocess(raw, box, conf=0.001, iou=0.7, ios=1), detector.postprocess(raw, box))
+    return Outcome(sample, *(detector.name(faces, picture.pixels, factor=picture.factor) for faces in found))
 
 
 def whole(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Picture]]:

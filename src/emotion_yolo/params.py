@@ -205,6 +205,20 @@ class Train(_Section):
     seed: Count
 
 
+class CloseUps(_Section):
+    """A second look at faces, to name them."""
+
+    faces: Annotated[int, Field(ge=0, le=300)]
+    side: Annotated[int, Field(ge=64, multiple_of=32)]
+    face: Annotated[int, Field(ge=16)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CloseUps":
+        if self.face > self.side:
+            raise ValueError(f"face is {self.face} px, expected at most side, {self.side} px")
+        return self
+
+
 class Export(_Section):
     """The artefact that is evaluated and served."""
 
@@ -215,6 +229,7 @@ class Export(_Section):
     fallback_conf: Annotated[float, Field(gt=0, le=1)]
     iou: Share
     ios: Annotated[float, Field(gt=0, le=1)]
+    close_up: CloseUps
 
 
 class Evaluate(_Section):

@@ -77,5 +77,5 @@ def _outcome(condition: Condition, sample: Sample, image: Image, params: Evaluat
     tensor, box = detector.preprocess(image)
     raw = detector.infer(tensor)
     # Average precision is defined with suppression by IoU alone.
-    candidates = detector.postprocess(raw, box, conf=params.conf, iou=params.iou, ios=1)
-    return Outcome(replace(sample, labels=labels), candidates, detector.postprocess(raw, box))
+    candidates = detector.name(detector.postprocess(raw, box, conf=params.conf, iou=params.iou, ios=1), image)
+    return Outcome(replace(sample, labels=labels), candidates, detector.name(detector.postprocess(raw, box), image))

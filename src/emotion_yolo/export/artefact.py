@@ -14,6 +14,7 @@ from emotion_yolo.export.fitting import fit
 from emotion_yolo.export.parity import check_parity, refuse_differences
 from emotion_yolo.inference.artefact import (
     Calibration,
+    CloseUp,
     Input,
     Lineage,
     ModelSpec,
@@ -108,7 +109,7 @@ def write_networks(weights: Path, out: Path, *, imgsz: int) -> Storage:
 
 def first_spec(folder: Path, params: Params, lineage: Lineage, storage: Storage) -> ModelSpec:
     """Describe the files in `folder`, before thresholds and calibration are known."""
-    onnx = describe(folder / "model.onnx")
+    onnx, close_up = describe(folder / "model.onnx"), params.export.close_up
     return ModelSpec(
         name=MODEL_NAME,
         version=onnx.sha256[:12],
@@ -123,6 +124,7 @@ def first_spec(folder: Path, params: Params, lineage: Lineage, storage: Storage)
         },
         thresholds=Thresholds(conf=params.export.fallback_conf, iou=params.export.iou, ios=params.export.ios),
         calibration=Calibration(temperature=1.0),
+        close_up=CloseUp(**close_up.model_dump()) if close_up.faces else None,
         storage=storage,
         lineage=lineage,
     )

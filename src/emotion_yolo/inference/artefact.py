@@ -54,6 +54,17 @@ class Thresholds(_Part):
     Artefacts made before 2026-11-26 call it `nested`."""
 
 
+class CloseUp(_Part):
+    """How faces are looked at a second time to be named; see `close_up.py`."""
+
+    faces: Annotated[int, Field(ge=1, le=300)]
+    """Faces of a picture, the most confident ones, that are; others keep the names of the first look."""
+    side: Annotated[int, Field(ge=64, multiple_of=32)]
+    """Side of the network's square input in px."""
+    face: Annotated[int, Field(ge=16)]
+    """Longer side of the face's box in it in px."""
+
+
 class Calibration(_Part):
     """Fitted on the valid split; see `calibration.py`."""
 
@@ -131,6 +142,8 @@ class ModelSpec(_Part):
     """`onnx` is always there. A release leaves out the OpenVINO files, the same network again: OpenVINO reads ONNX."""
     thresholds: Thresholds
     calibration: Calibration
+    close_up: CloseUp | None = None
+    """Missing where faces are named by the first look alone."""
     storage: Literal["fp16", "mixed", "fp32"] | None = None
     """Precision in which the large weights are stored, without loss; arithmetic is fp32. Missing before 2026-11-26."""
     lineage: Lineage

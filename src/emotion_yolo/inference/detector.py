@@ -1,6 +1,7 @@
 """The exported network at inference: picture in, `Detections` out. No torch.
 
 picture ── letterbox ──▶ [1, h, w, 3] ── network ──▶ [1, 12, A] ── decode, NMS ──▶ Detections
+each face ── close-up, mirror image ──▶ 2 × [1, s, s, 3] ── network ──▶ [1, 12, A] ── mean ──▶ its probabilities
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from emotion_yolo.errors import ModelError
 from emotion_yolo.imaging import Picture, read_picture
 from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.inference.backends import Backend, Infer, Precision, onnxruntime_backend, openvino_backend
+from emotion_yolo.inference.calibration import probabilities
+from emotion_yolo.inference.close_up import cut_out, mirrored, scores_of
 from emotion_yolo.inference.decoding import MAX_FACES, Tensor, decode
 from emotion_yolo.inference.letterbox import Canvas, Letterbox, canvases, letterbox
 from emotion_yolo.inference.model import Keep, OnPhase, as_they_are, unobserved
@@ -24,7 +27,10 @@ from emotion_yolo.structures.images import Image
 
 
 class Detector:
-    """An exported model, loaded: `predict` is `postprocess(infer(preprocess(image)))`. Threads may share it."""
+    """An exported model, loaded: `predict` is `name(postprocess(infer(preprocess(image))), image)`.
+
+    Threads may share it.
+    """
 
     def __init__(self, spec: ModelSpec, infer: Infer, *, canvases: Sequence[Canvas], backend: str) -> None:
         self.spec = spec
@@ -44,12 +50,14 @@ class Detector:
         threads: int = 0,
         precision: Precision = "f32",
         square: bool = False,
+        close_ups: bool = True,
     ) -> Self:
         """Load the artefact in `folder`, or the release that comes with the package.
 
         `spec` stands for its model.json, which an export writes last.
         `imgsz` (px) replaces its default input side. `threads` are the cores of one inference; 0 takes all, and fewer
-        than all let several inferences run at once. `square` takes no other canvas than the square.
+        than all let several inferences run at once. `square` takes no other canvas than the square. Without `close_ups`
+        faces are named by the first look alone, for those who only want the boxes.
 
         Raises:
             ModelError: a file missing or damaged, an input side that is no multiple of the stride, or a two-stage model
@@ -58,15 +66,18 @@ class Detector:
         folder = packaged_release() if folder is None else Path(folder)
         if spec is None and (spec := read_spec(folder)).classifier:
             raise ModelError(f"{folder}: a two-stage model, expected a detector; name the one it was assembled from")
+        if not close_ups or spec.classifier:  # whose names would be replaced
+            spec = spec.model_copy(update={"close_up": None})
         size, stride = imgsz or spec.input.imgsz, spec.input.stride
         if size < stride or size % stride:
             raise ModelError(f"imgsz is {size}, expected a multiple of {stride} px")
         if backend == "auto":
             backend = "openvino" if find_spec("openvino") else "onnx"
         chosen: tuple[Canvas, ...] = ((size, size),) if square else canvases(size, stride=stride)
+        inputs = dict.fromkeys((*chosen, *([(spec.close_up.side,) * 2] if spec.close_up else [])))
         try:
             infer = (
-                openvino_backend(folder, spec, chosen, threads=threads, precision=precision)
+                openvino_backend(folder, spec, tuple(inputs), threads=threads, precision=precision)
                 if backend == "openvino"
                 else onnxruntime_backend(folder, spec, threads=threads)
             )
@@ -114,6 +125,28 @@ class Detector:
             max_faces=max_faces,
         )
 
+    def name(self, found: Detections, image: Image, *, factor: int = 1, on_phase: OnPhase = unobserved) -> Detections:
+        """Return the faces of a picture with the probabilities that their close-ups give, if the artefact has these.
+
+        `image` is the RGB picture [H, W, 3], decoded `factor` times smaller than the one that `found` is of. A face
+        that the network does not see in its close-up keeps its probabilities.
+        """
+        given = self.spec.close_up
+        if not given or not len(found):
+            return found
+        renamed = found.probabilities.copy()
+        for row, xyxy in enumerate(found.xyxy[: given.faces]):
+            seen, box = cut_out(image, xyxy / factor, given, pad=self.spec.input.pad)
+            on_phase("preprocess")
+            answers = [self._infer(seen), self._infer(mirrored(seen))]
+            on_phase("inference")
+            scores = [scores for answer in answers if (scores := scores_of(answer, box)) is not None]
+            if scores:
+                mean = np.mean(scores, axis=0, keepdims=True)
+                renamed[row] = probabilities(mean, temperature=self.spec.calibration.temperature)[0]
+        on_phase("postprocess")
+        return found.renamed(renamed, found.names)
+
     def predict_picture(
         self,
         picture: Picture,
@@ -131,7 +164,7 @@ class Detector:
         box = box.in_full(picture.image_wh, picture.factor)
         found = keep(self.postprocess(raw, box, conf=conf, max_faces=max_faces))
         on_phase("postprocess")
-        return found
+        return self.name(found, picture.pixels, factor=picture.factor, on_phase=on_phase)
 
     def predict(
         self,
@@ -148,13 +181,15 @@ class Detector:
         Raises:
             ImageError: the file cannot be read or decoded.
         """
-        if isinstance(image, np.ndarray):
-            tensor, box = self.preprocess(image)
-        else:
-            picture = read_picture(Path(image), fit=self.imgsz)
-            tensor, box = self.preprocess(picture.pixels)
-            box = box.in_full(picture.image_wh, picture.factor)
-        return self.postprocess(self.infer(tensor), box, conf=conf, iou=iou, max_faces=max_faces)
+        pixels, factor = image, 1
+        if not isinstance(pixels, np.ndarray):
+            picture = read_picture(Path(pixels), fit=self.imgsz)
+            pixels, factor = picture.pixels, picture.factor
+        tensor, box = self.preprocess(pixels)
+        if factor > 1:
+            box = box.in_full(picture.image_wh, factor)
+        found = self.postprocess(self.infer(tensor), box, conf=conf, iou=iou, max_faces=max_faces)
+        return self.name(found, pixels, factor=factor)
 
     def __repr__(self) -> str:
         return f"<Detector {self.spec.name} {self.spec.version}: {self.imgsz} px, {self.backend}>"

@@ -58,7 +58,7 @@ def face_finder(detector: str, *, imgsz: int, conf: float) -> FaceFinder:
             return faces.xyxy, faces.confidence
 
         return see
-    model = Detector.load(path, imgsz=imgsz, threads=1)
+    model = Detector.load(path, imgsz=imgsz, threads=1, close_ups=False)
 
     def find(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         faces = model.predict(image, conf=conf)
