@@ -22,7 +22,7 @@ set_in_pip() { $(BIN)/python -m pip config list | sed -n "s/^global\.$$1='\(.*\)
   if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
 endef
 
-.PHONY: help setup repro test check audit format experiments serve bench-service attack-service bench-training bench-drift bench-precision bench-tracking ablation baselines baselines-table test-image release lock clean
+.PHONY: help setup repro test docs check audit format experiments serve bench-service attack-service bench-training bench-drift bench-precision bench-tracking ablation baselines baselines-table test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -45,7 +45,10 @@ repro: setup  ## run the pipeline, then print metrics and where the report lies
 test: setup  ## run the tests with coverage
 	@pytest
 
-check: setup  ## format, lint, types, import contracts, unused code and dependencies
+docs: setup  ## build the documentation site in build/docs/site; dead links are errors
+	@python docs/site/build.py
+
+check: setup docs  ## format, lint, types, import contracts, unused code and dependencies, documentation site
 	ruff format --check .
 	ruff check .
 	mypy
