@@ -22,7 +22,7 @@ from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.inference.loading import load_model
 from emotion_yolo.inference.model import FaceModel, Phase
 from emotion_yolo.prediction_log.quality import input_quality
-from emotion_yolo.prediction_log.rows import PictureRecord
+from emotion_yolo.prediction_log.rows import PictureRecord, ShadowRecord
 from emotion_yolo.prediction_log.writer import PredictionLog
 from emotion_yolo.structures.detections import Detections
 
@@ -33,6 +33,7 @@ from .metrics import Metrics
 from .problems import Code, Problem
 from .scheduler import Ticket
 from .settings import Settings
+from .shadow import Answered, Shadow
 
 METRICS_NAME = "metrics.json"
 
@@ -82,6 +83,7 @@ class Engine:
         self._metrics = metrics
         self.pictures = PictureDecoder(settings)
         self.log: PredictionLog | None = None
+        self.shadow: Shadow | None = None
         self._detector: FaceModel | None = None
         self._reloading = threading.Lock()
 
@@ -121,6 +123,8 @@ class Engine:
             Problem: the new model is refused and the present one goes on, or another reload is under way.
         """
         before = self.detector.spec
+        if self.shadow is not None:
+            self.shadow.reload()
         if not self._reloading.acquire(blocking=False):
             raise Problem(Code.OVERLOADED, "another reload is under way; try again", retry_after_s=2)
         try:
@@ -177,14 +181,25 @@ class Engine:
         }
         LOGGER.info("ready", extra={"fields": fields})
 
+    def open_shadow(self, *, waiting: Callable[[], bool]) -> None:
+        """Start the candidate that the settings name, if any; `waiting` says whether pictures wait for a worker."""
+        if self._settings.shadow_model is not None:
+            self.shadow = Shadow(self._settings, self._metrics, on_scored=self._scored, waiting=waiting)
+
+    def _scored(self, record: ShadowRecord) -> None:
+        if self.log is not None:
+            self.log.put(record)
+
     def drain(self) -> None:
         """Turn unready; requests that come all the same are still answered."""
         self.state = State.DRAINING
         self._metrics.ready.set(0)
 
     def close(self) -> None:
-        """End the decoder processes, so that no thread waits for them."""
+        """End the decoder processes, so that no thread waits for them, and the candidate."""
         self.pictures.close()
+        if self.shadow is not None:
+            self.shadow.close()
 
     def analyse(self, data: bytes, options: Options, ticket: Ticket, *, item: int = 0) -> Analysis:
         """Find the faces in a picture, the `item`-th of a batch; call it from a job.
@@ -194,7 +209,16 @@ class Engine:
         """
         begin = time.perf_counter()
         with self.pictures.decoded(data, seconds_left=ticket.seconds_left, fit=self.detector.imgsz) as picture:
-            return self._analyse(data, picture, options, ticket, begin, item)
+            analysis = self._analyse(data, picture, options, ticket, begin, item)
+            if self.shadow is not None and self._is_plain(options):
+                model = analysis.spec.digest
+                answered = Answered(picture, data, analysis.detections, ticket.request_id or "", item, model)
+                self.shadow.offer(answered)
+            return analysis
+
+    def _is_plain(self, options: Options) -> bool:
+        """Say whether a request left thresholds and limits to the model, so that its answer compares with others."""
+        return options == Options(max_faces=self._settings.max_faces)
 
     def annotate(
         self, data: bytes, options: Options, ticket: Ticket, *, draw: Draw, answer_bytes: float
@@ -259,7 +283,7 @@ class Engine:
                     quality=input_quality(picture.pixels),
                     detections=detections,
                     latency_ms=timing_ms["total"],
-                    plain=options == Options(max_faces=self._settings.max_faces),
+                    plain=self._is_plain(options),
                 )
             )
         return Analysis(picture.image_wh, picture.format, detections, timing_ms, detector.spec)

@@ -105,6 +105,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model beside the running loop, so that `/healthz` answers meanwhile."""
     engine, scheduler = app.state.parts.engine, app.state.parts.scheduler
     engine.log = open_log(app.state.parts.settings, app.state.parts.metrics)
+    engine.open_shadow(waiting=lambda: scheduler.taken > scheduler.workers)
     loading = asyncio.create_task(asyncio.to_thread(engine.load))
     try:
         yield

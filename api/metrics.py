@@ -100,4 +100,19 @@ class Metrics:
             registry=registry,
         )
         self.log_bytes = Gauge("emotion_prediction_log_bytes", "Size of the prediction log's files.", registry=registry)
+        self.shadow_model = Gauge(
+            "emotion_shadow_model_info", "The candidate; always 1.", ("name", "version"), registry=registry
+        )
+        self.shadow_pictures = Counter(
+            "emotion_shadow_pictures_total",
+            "Answered pictures drawn for the candidate: scored, busy, too_large, failed, unavailable.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.shadow_faces = Counter(
+            "emotion_shadow_faces_total",
+            "Faces of the pictures scored by the candidate: same, other_name, present_only, candidate_only.",
+            ("agreement",),
+            registry=registry,
+        )
         self.formats = Counter("emotion_inputs_total", "Decoded pictures by format.", ("format",), registry=registry)

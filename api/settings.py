@@ -133,6 +133,13 @@ class Settings(BaseSettings):
         default=30, description="Days after which rows of the prediction log are deleted."
     )
 
+    shadow_model: Path | None = Field(
+        default=None, description="Folder of a candidate that scores answered pictures unseen; default: none."
+    )
+    shadow_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1, description="Share of the pictures that it scores, as far as it is idle."
+    )
+
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -8,8 +8,8 @@ from emotion_yolo.prediction_log.quality import InputQuality
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.emotions import NAMES
 
-VERSION = 1
-"""Of the tables; kept in SQLite's `user_version`."""
+VERSION = 2
+"""Of the tables; kept in SQLite's `user_version`. Version 1 had no table `shadow`."""
 
 PICTURE_COLUMNS = (
     "id", "time_us", "request_id", "item", "model", "width", "height", "format", "bytes", "brightness", "sharpness",
@@ -17,6 +17,10 @@ PICTURE_COLUMNS = (
 )  # fmt: skip
 FACE_COLUMNS = ("picture", "face", "x1", "y1", "x2", "y2", "confidence", "emotion", *(f"p_{name}" for name in NAMES))
 FEEDBACK_COLUMNS = ("id", "time_us", "request_id", "item", "face", "emotion")
+SHADOW_COLUMNS = (
+    "id", "time_us", "request_id", "item", "model", "candidate", "faces", "candidate_faces", "matched", "same",
+    "latency_ms",
+)  # fmt: skip
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS pictures (
@@ -33,6 +37,11 @@ CREATE TABLE IF NOT EXISTS faces (
 CREATE TABLE IF NOT EXISTS feedback (
     id INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, request_id TEXT NOT NULL, item INTEGER NOT NULL,
     face INTEGER NOT NULL, emotion TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS shadow (
+    id INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, request_id TEXT NOT NULL, item INTEGER NOT NULL,
+    model TEXT NOT NULL, candidate TEXT NOT NULL, faces INTEGER NOT NULL, candidate_faces INTEGER NOT NULL,
+    matched INTEGER NOT NULL, same INTEGER NOT NULL, latency_ms REAL NOT NULL
 );
 PRAGMA user_version = {VERSION};
 """
@@ -101,4 +110,32 @@ class Feedback:
         return (key, self.time_us, self.request_id, self.item, self.face, self.emotion)
 
 
-Record = PictureRecord | Feedback
+@dataclass(frozen=True)
+class ShadowRecord:
+    """How far a candidate agrees with the answer of the present model: a row of `shadow`."""
+
+    request_id: str
+    item: int
+    model: str
+    """Digest of the present model."""
+    candidate: str
+    """Digest of the candidate."""
+    faces: int
+    candidate_faces: int
+    matched: int
+    """Faces that both found."""
+    same: int
+    """Of those, named alike."""
+    latency_ms: float
+    """Of the candidate."""
+    time_us: int = field(default_factory=_now_us)
+
+    def row(self, key: int) -> tuple[object, ...]:
+        """Return the row of `shadow`."""
+        return (
+            key, self.time_us, self.request_id, self.item, self.model, self.candidate, self.faces, self.candidate_faces,
+            self.matched, self.same, round(self.latency_ms, 3),
+        )  # fmt: skip
+
+
+Record = PictureRecord | Feedback | ShadowRecord

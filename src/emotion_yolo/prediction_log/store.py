@@ -21,7 +21,9 @@ from emotion_yolo.prediction_log.rows import (
     FEEDBACK_COLUMNS,
     PICTURE_COLUMNS,
     SCHEMA,
+    SHADOW_COLUMNS,
     VERSION,
+    Feedback,
     PictureRecord,
     Record,
 )
@@ -41,7 +43,7 @@ class LogLimits:
     """How large the log may become."""
 
     rows: int = 100_000
-    """Pictures in the SQLite file, and of feedback; a twentieth more until the next upkeep."""
+    """Pictures in the SQLite file, and rows of feedback and of the shadow; a twentieth more until the next upkeep."""
     bytes: int = 500_000_000
     """Of all files together."""
     days: float = 30.0
@@ -74,16 +76,20 @@ class Store:
             pictures: list[Row] = []
             faces: list[Row] = []
             feedback: list[Row] = []
+            shadow: list[Row] = []
             for record in records:
                 key += 1
                 if isinstance(record, PictureRecord):
                     pictures.append(record.picture_row(key))
                     faces += record.face_rows(key)
-                else:
+                elif isinstance(record, Feedback):
                     feedback.append(record.row(key))
+                else:
+                    shadow.append(record.row(key))
             _insert(connection, "pictures", PICTURE_COLUMNS, pictures)
             _insert(connection, "faces", FACE_COLUMNS, faces)
             _insert(connection, "feedback", FEEDBACK_COLUMNS, feedback)
+            _insert(connection, "shadow", SHADOW_COLUMNS, shadow)
 
     def keep_limits(self) -> None:
         """Move or delete what is beyond the limits.
@@ -163,10 +169,10 @@ class Store:
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
             connection.execute(f"PRAGMA max_page_count = {self._max_pages}").fetchall()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in {0, VERSION}:
+            if not 0 <= version <= VERSION:
                 message = f"{self.path}: tables of version {version}, expected {VERSION}; name another file"
                 raise sqlite3.DatabaseError(message)
-            if version == 0:
+            if version < VERSION:  # tables that are there stay as they are
                 connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
         except BaseException:
             connection.close()
@@ -186,13 +192,15 @@ class Store:
         query = "DELETE FROM faces WHERE picture IN (SELECT id FROM pictures WHERE time_us < ?)"
         connection.execute(query, [time_us])
         connection.execute("DELETE FROM pictures WHERE time_us < ?", [time_us])
-        connection.execute("DELETE FROM feedback WHERE time_us < ?", [time_us])
-        query = "DELETE FROM feedback WHERE id NOT IN (SELECT id FROM feedback ORDER BY id DESC LIMIT ?)"
-        connection.execute(query, [self._limits.rows])
+        for table in ("feedback", "shadow"):
+            connection.execute(f"DELETE FROM {table} WHERE time_us < ?", [time_us])  # noqa: S608  constants
+            latest = f"SELECT id FROM {table} ORDER BY id DESC LIMIT ?"  # noqa: S608
+            connection.execute(f"DELETE FROM {table} WHERE id NOT IN ({latest})", [self._limits.rows])  # noqa: S608
 
     def _last_key(self, connection: sqlite3.Connection) -> int:
-        query = "SELECT max(coalesce((SELECT max(id) FROM pictures), 0), coalesce((SELECT max(id) FROM feedback), 0))"
-        return int(connection.execute(query).fetchone()[0])
+        ids = " UNION ALL ".join(f"SELECT max(id) AS id FROM {table}" for table in ("pictures", "feedback", "shadow"))  # noqa: S608
+        query = f"SELECT max(id) FROM ({ids})"  # noqa: S608
+        return int(connection.execute(query).fetchone()[0] or 0)
 
     def _pages(self, connection: sqlite3.Connection) -> int:
         pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
