@@ -24,6 +24,10 @@ from emotion_yolo.inference.model import FaceModel, Phase
 from emotion_yolo.prediction_log.quality import input_quality
 from emotion_yolo.prediction_log.rows import PictureRecord, ShadowRecord
 from emotion_yolo.prediction_log.writer import PredictionLog
+from emotion_yolo.review.folder import KeptFolder
+from emotion_yolo.review.keeper import OUTCOMES as KEPT
+from emotion_yolo.review.keeper import Contradiction, Keeper, case_of
+from emotion_yolo.shadow.agreement import Agreement
 from emotion_yolo.structures.detections import Detections
 
 from .images import PictureDecoder
@@ -84,6 +88,7 @@ class Engine:
         self.pictures = PictureDecoder(settings)
         self.log: PredictionLog | None = None
         self.shadow: Shadow | None = None
+        self.keeper: Keeper | None = None
         self._detector: FaceModel | None = None
         self._reloading = threading.Lock()
 
@@ -181,12 +186,25 @@ class Engine:
         }
         LOGGER.info("ready", extra={"fields": fields})
 
-    def open_shadow(self, *, waiting: Callable[[], bool]) -> None:
-        """Start the candidate that the settings name, if any; `waiting` says whether pictures wait for a worker."""
+    def open_watchers(self, *, waiting: Callable[[], bool]) -> None:
+        """Start what the settings ask for: the keeper of pictures, and the candidate.
+
+        `waiting` says whether pictures wait for a worker.
+        """
+        settings, kept = self._settings, self._metrics.kept_pictures
+        if settings.keep_pictures is not None:
+            for outcome in KEPT:
+                kept.labels(outcome)
+            folder = KeptFolder(settings.keep_pictures, days=settings.keep_days, max_bytes=settings.keep_bytes)
+            self.keeper = Keeper(
+                folder, below=settings.keep_below, on_outcome=lambda outcome: kept.labels(outcome).inc()
+            )
         if self._settings.shadow_model is not None:
             self.shadow = Shadow(self._settings, self._metrics, on_scored=self._scored, waiting=waiting)
 
-    def _scored(self, record: ShadowRecord) -> None:
+    def _scored(self, record: ShadowRecord, agreement: Agreement) -> None:
+        if self.keeper is not None and not agreement.complete:
+            self.keeper.contradict(Contradiction(record.request_id, record.item))
         if self.log is not None:
             self.log.put(record)
 
@@ -196,10 +214,12 @@ class Engine:
         self._metrics.ready.set(0)
 
     def close(self) -> None:
-        """End the decoder processes, so that no thread waits for them, and the candidate."""
+        """End the decoder processes, so that no thread waits for them, and what watches."""
         self.pictures.close()
         if self.shadow is not None:
             self.shadow.close()
+        if self.keeper is not None:
+            self.keeper.close()
 
     def analyse(self, data: bytes, options: Options, ticket: Ticket, *, item: int = 0) -> Analysis:
         """Find the faces in a picture, the `item`-th of a batch; call it from a job.
@@ -210,9 +230,13 @@ class Engine:
         begin = time.perf_counter()
         with self.pictures.decoded(data, seconds_left=ticket.seconds_left, fit=self.detector.imgsz) as picture:
             analysis = self._analyse(data, picture, options, ticket, begin, item)
+            if self.keeper is not None:
+                case = case_of(
+                    analysis.detections, request_id=ticket.request_id or "", item=item, model=analysis.spec.digest
+                )
+                self.keeper.see(picture.pixels, case)
             if self.shadow is not None and self._is_plain(options):
-                model = analysis.spec.digest
-                answered = Answered(picture, data, analysis.detections, ticket.request_id or "", item, model)
+                answered = Answered(picture, analysis.detections, ticket.request_id or "", item, analysis.spec.digest)
                 self.shadow.offer(answered)
             return analysis
 

@@ -32,7 +32,7 @@ _FEEDBACK_BYTES = 4_096
 
 _DESCRIPTION = (
     "Finds every face in a picture and names its expression. Pictures are held in memory until they are answered, "
-    "never stored, never logged."
+    "never logged, and stored only where the operator has turned that on for labelling."
 )
 
 
@@ -105,7 +105,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model beside the running loop, so that `/healthz` answers meanwhile."""
     engine, scheduler = app.state.parts.engine, app.state.parts.scheduler
     engine.log = open_log(app.state.parts.settings, app.state.parts.metrics)
-    engine.open_shadow(waiting=lambda: scheduler.taken > scheduler.workers)
+    engine.open_watchers(waiting=lambda: scheduler.taken > scheduler.workers)
     loading = asyncio.create_task(asyncio.to_thread(engine.load))
     try:
         yield

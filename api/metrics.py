@@ -100,6 +100,12 @@ class Metrics:
             registry=registry,
         )
         self.log_bytes = Gauge("emotion_prediction_log_bytes", "Size of the prediction log's files.", registry=registry)
+        self.kept_pictures = Counter(
+            "emotion_kept_pictures_total",
+            "Pictures kept for labelling, and those that were not: busy, too_large, failed.",
+            ("outcome",),
+            registry=registry,
+        )
         self.shadow_model = Gauge(
             "emotion_shadow_model_info", "The candidate; always 1.", ("name", "version"), registry=registry
         )

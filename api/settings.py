@@ -140,6 +140,19 @@ class Settings(BaseSettings):
         default=0.1, description="Share of the pictures that it scores, as far as it is idle."
     )
 
+    keep_pictures: Path | None = Field(
+        default=None, description="Folder in which pictures are kept for labelling; default: none are."
+    )
+    keep_below: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="Probability of a face's emotion below which its picture is kept."
+    )
+    keep_days: Annotated[float, Field(gt=0, le=3_650)] = Field(
+        default=7, description="Days after which kept pictures are deleted."
+    )
+    keep_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000_000)] = Field(
+        default=1_000_000_000, description="Bytes of kept pictures; the oldest are deleted."
+    )
+
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

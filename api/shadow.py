@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from emotion_yolo.errors import EmotionYoloError
 from emotion_yolo.imaging import Picture
 from emotion_yolo.prediction_log.rows import ShadowRecord
-from emotion_yolo.shadow.agreement import compare
+from emotion_yolo.shadow.agreement import Agreement, compare
 from emotion_yolo.shadow.process import CandidateProcess, Loading
 from emotion_yolo.structures.detections import Detections
 
@@ -39,8 +39,6 @@ class Answered:
     """A picture that the present model has answered."""
 
     picture: Picture
-    data: bytes
-    """The file as it came."""
     detections: Detections
     request_id: str
     item: int
@@ -48,7 +46,7 @@ class Answered:
     """Digest of the model that answered."""
 
 
-OnScored = Callable[[ShadowRecord], None]
+OnScored = Callable[[ShadowRecord, Agreement], None]
 
 
 class Shadow:
@@ -174,7 +172,7 @@ class Shadow:
             latency_ms=(time.perf_counter() - begin) * 1000,
         )
         with suppress(Exception):  # a fault there must not end this thread
-            self._on_scored(record)
+            self._on_scored(record, agreement)
         return True
 
     def _count(self, outcome: str) -> None:

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from emotion_yolo.prediction_log.rows import Feedback
+from emotion_yolo.review.keeper import Contradiction
 
 from ..problems import Code, Problem
 from ..schemas import FeedbackAnswer, FeedbackRequest, problem_responses
@@ -50,10 +51,14 @@ _REFUSALS = problem_responses(
 async def feedback(app: ThisApp, given: Annotated[FeedbackRequest, Depends(feedback_in)]) -> FeedbackAnswer:
     """Note the right expression of a face for `emotion-yolo monitor`; where it is given twice, the later one counts.
 
-    Only where the server keeps a prediction log. Ids that it does not know are taken and ignored.
+    Only where the server keeps a prediction log or pictures. Ids that it does not know are taken and ignored.
     """
-    if app.engine.log is None:
-        raise Problem(Code.NOT_FOUND, "this server keeps no prediction log, and so takes no feedback (EMOTION_LOG_DB)")
-    if not app.engine.log.put(Feedback(given.request_id, given.item, given.face, given.emotion)):
+    log, keeper = app.engine.log, app.engine.keeper
+    if log is None and keeper is None:
+        message = "this server keeps neither a prediction log nor pictures, and so takes no feedback (EMOTION_LOG_DB)"
+        raise Problem(Code.NOT_FOUND, message)
+    if keeper is not None:
+        keeper.contradict(Contradiction(given.request_id, given.item, given.face, given.emotion))
+    if log is not None and not log.put(Feedback(given.request_id, given.item, given.face, given.emotion)):
         raise Problem(Code.OVERLOADED, "the prediction log cannot keep up; try again", retry_after_s=5)
     return FeedbackAnswer()

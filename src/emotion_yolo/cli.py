@@ -413,6 +413,22 @@ def monitor(
 
 @app.command()
 @_needs("train")
+def review(
+    kept: Annotated[Path, typer.Argument(envvar="EMOTION_KEEP_PICTURES", help="folder of the service's kept pictures")],
+    out: Annotated[Path, typer.Option(help="folder to write, for pull")],
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="also those without feedback, with the model's names, to be corrected")
+    ] = False,
+) -> None:
+    """Write pictures that the service has kept, with the labels that came back, as a YOLO set for `pull --add`."""
+    from emotion_yolo.review.exporting import export_cases
+
+    pictures, labels = export_cases(kept, out, unlabelled=unlabelled)
+    typer.echo(f"{out}: {pictures:,} pictures, {labels:,} faces with feedback")
+
+
+@app.command()
+@_needs("train")
 def promote(
     candidate: Annotated[Path, typer.Argument(help="folder of an exported model")] = paths.EXPORT,
     against: Annotated[Path, typer.Option(help="folder of the present model")] = paths.RELEASE,
