@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from functools import wraps
 from importlib import import_module
 from importlib.metadata import version as version_of
@@ -57,6 +58,13 @@ def _options(
     ] = False,
 ) -> None:
     """See the module's docstring: the help of all is given there."""
+
+
+class Engine(StrEnum):
+    """What the workers of `score` run on."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 data = typer.Typer(no_args_is_help=True, help="List and remove the sets in data/.")
@@ -275,6 +283,9 @@ def score(
         str, typer.Argument(help="folder, pattern, or Parquet file with a column of paths; local, s3://, gs://, az://")
     ],
     out: Annotated[str, typer.Option(help="folder or address for the Parquet files")],
+    engine: Annotated[
+        Engine, typer.Option(help="local: processes of this machine; ray: a Ray cluster; needs the extra ray")
+    ] = Engine.LOCAL,
     workers: Annotated[int, typer.Option(min=0, help="workers of one core each; 0: as many as there are cores")] = 0,
     model: Annotated[
         Path | None, typer.Option(help="folder of an exported model; default: models/release here, else the package's")
@@ -299,6 +310,7 @@ def score(
         out=out,
         model=model or default_model(),
         options=Options(imgsz=imgsz, conf=conf, min_face=min_face, shard=shard),
+        engine=engine.value,
         workers=workers,
         dry_run=dry_run,
     )

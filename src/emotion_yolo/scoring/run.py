@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from emotion_yolo.errors import SourceError
 from emotion_yolo.inference.artefact import read_spec
@@ -15,9 +15,12 @@ from emotion_yolo.inference.backends import available_cores
 from emotion_yolo.progress import Bar, duration, say, show_progress
 from emotion_yolo.scoring.listing import Listing, Selection
 from emotion_yolo.scoring.local import score_here
+from emotion_yolo.scoring.on_ray import score_on_ray
 from emotion_yolo.scoring.plan import Options, Planned, identity, read_planned, write_plan
 from emotion_yolo.scoring.shards import Job, shard_number
 from emotion_yolo.scoring.stores import Folder, absolute
+
+Engine = Literal["local", "ray"]
 
 _LINE_EVERY_S = 30.0
 
@@ -57,14 +60,15 @@ def score(
     out: str,
     model: Path,
     options: Options,
+    engine: Engine = "local",
     workers: int = 0,
     dry_run: bool = False,
     progress: Callable[[str, int, int], Bar] | None = None,
 ) -> Result:
     """Score all selected pictures into `out`, a folder or an address; goes on with a run that was interrupted.
 
-    `workers` is their number, each with one core; 0: as many as there are cores. A dry run lists the pictures, and
-    loads and writes nothing.
+    `workers` is their number, each with one core; 0: as many as this machine, or the Ray cluster, has. A
+    dry run lists the pictures, and loads and writes nothing.
 
     Raises:
         SourceError: no pictures, or a source or store that cannot be read.
@@ -90,7 +94,12 @@ def score(
     before = _pictures_in(finished, planned, options.shard)
     start = time.monotonic()
     with (progress or _progress)("score", planned.pictures, before) as bar:
-        for done in score_here(job, left, workers=workers or available_cores()):
+        shards = (
+            score_on_ray(job, left, workers=workers)
+            if engine == "ray"
+            else score_here(job, left, workers=workers or available_cores())
+        )
+        for done in shards:
             result.scored += done.pictures
             result.faces += done.faces
             result.errors.update(done.errors)

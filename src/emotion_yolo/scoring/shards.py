@@ -128,6 +128,10 @@ class Scorer:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object, /) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the plan."""
         self._plan.close()
 
     def _record(self, name: str, data: "bytes | _Problem") -> dict[str, Any]:
