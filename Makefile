@@ -22,7 +22,7 @@ set_in_pip() { $(BIN)/python -m pip config list | sed -n "s/^global\.$$1='\(.*\)
   if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
 endef
 
-.PHONY: help setup repro test docs check audit format experiments serve bench-service attack-service bench-training bench-drift bench-precision bench-tracking ablation baselines baselines-table test-image release lock clean
+.PHONY: help setup repro test docs check audit format experiments serve bench-service attack-service bench-training bench-drift bench-score bench-precision bench-tracking ablation baselines baselines-table test-ray test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ bench-drift: setup  ## measure false alarms and detection of `emotion-yolo monit
 	@test -n "$(PICTURES)" || { echo "name a folder of pictures: make bench-drift PICTURES=folder"; exit 2; }
 	@python -m benchmarks.drift $(PICTURES)
 
+bench-score: setup  ## measure `emotion-yolo score`: one worker, two, a plain loop (PICTURES=folder, MODEL=models/release)
+	@python -m benchmarks.scoring $(or $(PICTURES),datasets/sample/sample-scenes) --model $(or $(MODEL),models/release)
+
 bench-precision: setup  ## measure fp32, bf16 and INT8 at several input sizes, on the prepared set (MODEL=models/release)
 	@python -m benchmarks.precision --model $(or $(MODEL),models/release)
 
@@ -98,6 +101,9 @@ baselines: setup  ## train and assemble the two-stage models of params.yaml, sec
 
 baselines-table: setup  ## measure them beside the one-pass release on the prepared test crops, all sets
 	@python -m benchmarks.baselines
+
+test-ray: setup  ## kill a worker and a node of a Ray cluster on this machine while it scores (minutes, quiet machine)
+	@EMOTION_TEST_RAY=1 pytest -q -n 0 --no-cov tests/integration/test_score_ray.py
 
 test-image: setup  ## run the service from the Dockerfile's own steps in an empty environment (minutes)
 	@pytest -o addopts="" --import-mode=importlib dockerfiles/test_image.py

@@ -4,7 +4,8 @@
 
 Every picture goes through the detector once as it is and once for each kind of made drift (kept in `--out`, so that a
 second run only simulates). Half of the pictures, drawn anew each time, are the reference; windows are drawn from the
-other half, with or without drift. False alarms: 1,000 windows of each size. Prints tables in Markdown, draws a plot.
+other half, with or without drift, each picture at most once where there are enough. False alarms: 1,000 windows of each
+size; `--windows` and `--splits` make it fewer. An interrupted run goes on. Prints tables in Markdown, draws a plot.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from emotion_yolo.inference.detector import Detector
-from emotion_yolo.monitoring.drift import COLUMNS, Comparison, calibrate, distances
+from emotion_yolo.monitoring.drift import COLUMNS, Comparison, distances, draw_null
 from emotion_yolo.prediction_log.observations import (
     Collector,
     Indices,
@@ -33,7 +34,7 @@ from emotion_yolo.progress import counting
 from emotion_yolo.structures.images import SUFFIXES, Image, read_rgb
 
 RATES = (0.01, 0.05)
-EVIDENTLY_THRESHOLD = 0.1
+EVIDENTLY, EVIDENTLY_THRESHOLD = "Evidently", 0.1
 MIX = "other emotion mix"
 CONSTANT = "constant frame"
 
@@ -102,48 +103,89 @@ def happy_pictures(observations: Observations) -> NDArray[np.bool_]:
     return share
 
 
-def windows(
-    kinds: dict[str, Observations], half: Indices, size: int, random: np.random.Generator
-) -> dict[str, Observations]:
-    """Draw one window of each kind from the pictures at `half`."""
+def draw_window(
+    kind: str, kinds: dict[str, Observations], half: Indices, size: int, random: np.random.Generator
+) -> Observations:
+    """Draw a window of one kind of drift from the pictures at `half`, each at most once where there are enough."""
     plain = kinds["none"]
-    drawn = {name: kind.take(random.choice(half, size)) for name, kind in kinds.items()}
-    # Happy pictures are three times as likely as they were.
-    weights = np.where(happy_pictures(plain)[half], 3.0, 1.0)
-    drawn[MIX] = plain.take(random.choice(half, size, p=weights / weights.sum()))
-    drawn[CONSTANT] = plain.take(np.full(size, random.choice(half)))
-    return drawn
+    if kind == CONSTANT:
+        return plain.take(np.full(size, random.choice(half)))
+    if kind == MIX:  # happy pictures are three times as likely as they were
+        weights = np.where(happy_pictures(plain)[half], 3.0, 1.0)
+        return plain.take(random.choice(half, size, p=weights / weights.sum()))
+    return kinds[kind].take(random.choice(half, size, replace=size > len(half)))
+
+
+Alarms = dict[str, dict[str, int]]
+"""By kind of drift: `windows`, and how many of them each rule calls drifted."""
+
+
+def simulate_split(
+    kinds: dict[str, Observations], *, split: int, size: int, repeats: int, drifted: int, draws: int
+) -> Alarms:
+    """Return the alarms of one reference: `repeats` windows without drift, `drifted` of each kind with it.
+
+    Each split has a seed of its own: an interrupted simulation ends as one that was not.
+    """
+    random = np.random.default_rng([split, size])
+    order = random.permutation(len(kinds["none"]))
+    reference, rest = kinds["none"].take(order[: len(order) // 2]), order[len(order) // 2 :]
+    null = draw_null(reference, pictures=size, draws=draws, seed=split)
+    limits = {_rule(rate): null.thresholds(rate) for rate in RATES}
+    alarms: Alarms = {}
+    for kind in (*kinds, MIX, CONSTANT):
+        count = repeats if kind == "none" else drifted
+        of_kind = alarms[kind] = {"windows": count, **dict.fromkeys([*limits, EVIDENTLY], 0)}
+        for _ in range(count):
+            found = distances(reference, draw_window(kind, kinds, rest, size, random))
+            for rule, limit in limits.items():
+                of_kind[rule] += bool(Comparison(found, limit).drifted)
+            of_kind[EVIDENTLY] += sum(value >= EVIDENTLY_THRESHOLD for value in found.values()) >= len(COLUMNS) / 2
+    return alarms
+
+
+def _rule(rate: float) -> str:
+    return f"{rate:.0%}".replace("%", " %")
 
 
 def simulate(
-    kinds: dict[str, Observations], *, sizes: Sequence[int], splits: int, repeats: int, draws: int
+    kinds: dict[str, Observations],
+    *,
+    sizes: Sequence[int],
+    splits: int,
+    repeats: int,
+    drifted: int,
+    draws: int,
+    done: Path,
 ) -> dict[str, dict[int, dict[str, float]]]:
-    """Return the share of windows with an alarm, by kind of drift, window size and rule."""
-    random = np.random.default_rng(0)
-    total = len(kinds["none"])
-    counts: dict[tuple[str, int, str], list[bool]] = {}
-    with counting("simulate") as progress:
-        for split in range(splits):
-            order = random.permutation(total)
-            reference, rest = kinds["none"].take(order[: total // 2]), order[total // 2 :]
-            for size in sizes:
-                limits = {
-                    rate: calibrate(reference, pictures=size, rate=rate, draws=draws, seed=split) for rate in RATES
-                }
-                for _ in range(repeats):
-                    for kind, window in windows(kinds, rest, size, random).items():
-                        if kind != "none" and len(counts.get((kind, size, "1 %"), [])) >= 200:
-                            continue
-                        found = distances(reference, window)
-                        for rate, limit in limits.items():
-                            alarm = bool(Comparison(found, limit).drifted)
-                            counts.setdefault((kind, size, f"{rate:.0%}".replace("%", " %")), []).append(alarm)
-                        theirs = sum(value >= EVIDENTLY_THRESHOLD for value in found.values()) >= len(COLUMNS) / 2
-                        counts.setdefault((kind, size, "Evidently"), []).append(theirs)
-            progress(split + 1, splits)
+    """Return the share of windows with an alarm, by kind of drift, window size and rule.
+
+    A line of `done` is a split of a size; those that are there are not simulated again.
+    """
+    settings = [len(kinds["none"]), repeats, drifted, draws]
+    found: dict[tuple[int, int], Alarms] = {}
+    if done.is_file():
+        for line in done.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            if row["settings"] == settings:
+                found[row["size"], row["split"]] = row["alarms"]
+    wanted = [(size, split) for size in sizes for split in range(splits)]
+    with counting("simulate", unit="splits") as progress:
+        for number, (size, split) in enumerate(wanted, 1):
+            if (size, split) not in found:
+                alarms = simulate_split(kinds, split=split, size=size, repeats=repeats, drifted=drifted, draws=draws)
+                found[size, split] = alarms
+                with done.open("a", encoding="utf-8") as file:
+                    row = {"settings": settings, "size": size, "split": split, "alarms": alarms}
+                    file.write(json.dumps(row) + "\n")
+            progress(number, len(wanted))
     result: dict[str, dict[int, dict[str, float]]] = {}
-    for (kind, size, rule), alarms in counts.items():
-        result.setdefault(kind, {}).setdefault(size, {})[rule] = float(np.mean(alarms))
+    for kind in (*kinds, MIX, CONSTANT):
+        for size in sizes:
+            rows = [found[size, split][kind] for split in range(splits)]
+            total = sum(row["windows"] for row in rows)
+            shares = {rule: sum(row[rule] for row in rows) / total for rule in rows[0] if rule != "windows"}
+            result.setdefault(kind, {})[size] = shares
     return result
 
 
@@ -182,10 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("pictures", type=Path, help="folder of pictures like those that a service gets")
     parser.add_argument("--model", type=Path, default=Path("models/release"))
     parser.add_argument("--imgsz", type=int, default=None)
-    parser.add_argument("--limit", type=int, default=1000, help="pictures, evenly picked")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[30, 100, 300, 1000], help="pictures in a window")
+    parser.add_argument("--limit", type=int, default=600, help="pictures, evenly picked")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[30, 100, 300], help="pictures in a window")
     parser.add_argument("--splits", type=int, default=50)
-    parser.add_argument("--windows", type=int, default=20, help="windows of each split; 50 × 20 = 1,000")
+    parser.add_argument("--windows", type=int, default=20, help="windows without drift of each split; 50 × 20 = 1,000")
+    parser.add_argument("--drifted", type=int, default=4, help="windows of each kind of drift of each split")
     parser.add_argument("--draws", type=int, default=1000, help="windows behind each threshold")
     parser.add_argument("--out", type=Path, default=Path("reports/drift"))
     given = parser.parse_args(arguments)
@@ -196,11 +239,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kinds = {}
     for name, (change, quality) in CHANGES.items():
         path = given.out / f"{name.replace(' ', '-')}-{len(pictures)}.parquet"
-        if not path.is_file():
+        if not path.is_file() or read_reference(path).model != digest:
             observed = observe(pictures, detector, change, quality, title=name)
             write_observations(path, observed, model=digest, origin=name)
         kinds[name] = read_reference(path).observations
-    result = simulate(kinds, sizes=given.sizes, splits=given.splits, repeats=given.windows, draws=given.draws)
+    result = simulate(
+        kinds,
+        sizes=given.sizes,
+        splits=given.splits,
+        repeats=given.windows,
+        drifted=given.drifted,
+        draws=given.draws,
+        done=given.out / "alarms.jsonl",
+    )
     (given.out / "drift.json").write_text(json.dumps(result, indent=2) + "\n")
     plot(result, given.out / "drift.png")
     faces = int(kinds["none"].counts.sum())

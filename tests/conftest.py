@@ -1,7 +1,9 @@
 """What concerns all tests."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -26,3 +28,36 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("left out: no browser", yellow=True)
     terminalreporter.line(f"looked for {', '.join(NAMES)} and CHROMIUM; install one to run these:")
     terminalreporter.line("\n".join(left_out))
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of an S3 server on loopback with an empty bucket `faces`; the environment points there."""
+    import boto3
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.session.Session().client("s3")
+    client.create_bucket(Bucket="faces")
+    yield client
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="faces"):
+        for item in page.get("Contents", ()):
+            client.delete_object(Bucket="faces", Key=item["Key"])
+    client.delete_bucket(Bucket="faces")

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from functools import wraps
 from importlib import import_module
 from importlib.metadata import version as version_of
@@ -57,6 +58,13 @@ def _options(
     ] = False,
 ) -> None:
     """See the module's docstring: the help of all is given there."""
+
+
+class Engine(StrEnum):
+    """What the workers of `score` run on."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 data = typer.Typer(no_args_is_help=True, help="List and remove the sets in data/.")
@@ -266,6 +274,48 @@ def predict(
         raise ImageError(f"{failed:,} of {read + failed:,} pictures could not be read; the lines with `error` say why")
     if not read:
         raise SourceError(f"no pictures in {', '.join(sources)}; name pictures, folders of pictures, or videos")
+
+
+@app.command()
+@_needs("score")
+def score(
+    source: Annotated[
+        str, typer.Argument(help="folder, pattern, or Parquet file with a column of paths; local, s3://, gs://, az://")
+    ],
+    out: Annotated[str, typer.Option(help="folder or address for the Parquet files")],
+    engine: Annotated[
+        Engine, typer.Option(help="local: processes of this machine; ray: a Ray cluster; needs the extra ray")
+    ] = Engine.LOCAL,
+    workers: Annotated[int, typer.Option(min=0, help="workers of one core each; 0: as many as there are cores")] = 0,
+    model: Annotated[
+        Path | None, typer.Option(help="folder of an exported model; default: models/release here, else the package's")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="column of a Parquet file that names pictures")] = None,
+    sample: Annotated[float, typer.Option(min=0, max=1, help="share of the pictures, always the same ones")] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="pictures at most")] = None,
+    shard: Annotated[int, typer.Option(min=1, help="pictures of a file; each file is written at once")] = 1000,
+    conf: Annotated[float | None, typer.Option(min=0, max=1, help="least confidence of a face")] = None,
+    min_face: Annotated[int, typer.Option(min=0, help="least shorter side of a face, px")] = 0,
+    imgsz: Annotated[int | None, typer.Option(help="input side in px; the model's own if not given")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the pictures and write nothing")] = False,
+) -> None:
+    """Score any number of pictures to Parquet files, a row a face; the same command goes on with an interrupted run."""
+    from emotion_yolo.inference.packaged import default_model
+    from emotion_yolo.scoring.listing import Selection
+    from emotion_yolo.scoring.plan import Options
+    from emotion_yolo.scoring.run import score as run
+
+    result = run(
+        Selection(source, column, sample, limit),
+        out=out,
+        model=model or default_model(),
+        options=Options(imgsz=imgsz, conf=conf, min_face=min_face, shard=shard),
+        engine=engine.value,
+        workers=workers,
+        dry_run=dry_run,
+    )
+    for line in result.lines():
+        typer.echo(line)
 
 
 @app.command(

@@ -126,6 +126,7 @@ def test_predict_works_with_no_extra_and_other_commands_name_theirs(install: Ins
         "train": TRAINING,
         "api": ("serve", "serve --help"),
         "monitor": ("monitor --log log.db",),
+        "score": ("score photo.jpg --out scores",),
     }.items():
         for command in commands:
             refused = run(program, *command.split(), cwd=elsewhere, check=False)

@@ -18,7 +18,7 @@ from emotion_yolo.data.prepared import Sample
 from emotion_yolo.errors import DriftError, MonitoringError
 from emotion_yolo.evaluation.outcomes import Outcome
 from emotion_yolo.evaluation.reference import observe, write_reference
-from emotion_yolo.monitoring.drift import COLUMNS, Comparison, calibrate, compare, distances, labelled
+from emotion_yolo.monitoring.drift import COLUMNS, Comparison, calibrate, compare, distances, draw_null, labelled
 from emotion_yolo.monitoring.monitor import Choices, monitor, raise_on_drift, reference_of
 from emotion_yolo.monitoring.reporting import Verdict, write_page
 from emotion_yolo.monitoring.window import Window, parse_time, read_window
@@ -148,6 +148,29 @@ def test_taking_pictures_takes_their_faces() -> None:
     rows = [i for p in (3, 3, 0) for i in range(starts[p], starts[p] + everything.counts[p])]
     np.testing.assert_array_equal(taken.faces["confidence"], everything.faces["confidence"][rows])
     np.testing.assert_array_equal(taken.pictures["brightness"], everything.pictures["brightness"][[3, 3, 0]])
+
+
+@pytest.mark.parametrize("pictures", [3, 40])
+def test_distances_of_drawn_windows_are_those_of_the_windows_themselves(pictures: int) -> None:
+    reference = population(60, seed=1)
+    null = draw_null(reference, pictures=pictures, draws=20, seed=5)
+    random = np.random.default_rng(5)
+    for row in null.distances:
+        base = reference.take(random.integers(60, size=60))
+        window = reference.take(random.integers(60, size=pictures))
+        assert row.tolist() == pytest.approx(list(distances(base, window).values()), abs=1e-12)
+
+
+def test_windows_without_a_face_are_at_no_distance_in_columns_of_faces() -> None:
+    collector = Collector()
+    for i in range(8):
+        faces = [(40.0, 0.9, 0.8, 4.0)] if i == 0 else []
+        collector.add(
+            image_wh=(64, 48), bytes_=i + 1, quality=InputQuality(i, i), faces=faces, truth=[4.0] * len(faces)
+        )
+    null = draw_null(collector.observations(), pictures=2, draws=50)
+    assert np.isfinite(null.distances).all()
+    assert (null.distances[:, COLUMNS.index("confidence")] == 0).all()
 
 
 def test_false_alarms_are_about_as_frequent_as_asked_for() -> None:

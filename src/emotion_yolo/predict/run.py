@@ -108,6 +108,12 @@ def _drawn(image: Image, faces: Detections | TrackedFaces) -> Image:
     return image
 
 
+def answer(picture: Picture, faces: Detections | TrackedFaces) -> dict[str, object]:
+    """Return what a record says of a picture and its faces; boxes are px of the upright picture."""
+    width, height = picture.image_wh
+    return {"image": {"width": width, "height": height}, "detections": faces.records()}
+
+
 def predict(
     detector: FaceModel,
     source: Input,
@@ -168,8 +174,7 @@ def predict(
                     copies.add_frame(source.name, drawn, time_s=frame.time_s, sound_of=sound_of)
             if is_answered:
                 continue
-            width, height = picture.image_wh
-            yield frame.record() | {"image": {"width": width, "height": height}, "detections": faces.records()}
+            yield frame.record() | answer(picture, faces)
     finally:
         if copies is not None:
             copies.finish_video()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from glob import iglob
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from emotion_yolo.errors import SourceError
@@ -18,7 +18,9 @@ from emotion_yolo.video import reading
 _HEIF = frozenset({".heic", ".heif", ".hif"})
 _PICTURES = SUFFIXES | {".dib", ".gif", ".jfif", ".jpe"}  # sets of training pictures have to be of the former
 _STDIN = "-"
-_PATTERN = re.compile(r"[*?\[]")
+PATTERN = re.compile(r"[*?\[]")
+"""What makes a source a pattern."""
+
 _FOLDERS_OF_SYSTEMS = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin"})
 
 
@@ -62,7 +64,7 @@ class Inputs:
                 yield Input(source, "camera", path, int(number))
             elif path.is_dir():
                 yield from self._folder(path)
-            elif not path.exists() and _PATTERN.search(source):
+            elif not path.exists() and PATTERN.search(source):
                 found = sorted(iglob(source, recursive=True))  # noqa: PTH207  patterns may be absolute
                 if not found:
                     raise SourceError(f"{source}: no file has a name like this; name pictures, folders or videos")
@@ -110,7 +112,7 @@ class Inputs:
             reason = "neither a file nor a folder, or a broken link"
         elif suffix in _HEIF and not find_spec("pillow_heif"):
             reason = "HEIC picture; to read it: pip install 'emotion-yolo[heic]'"
-        elif suffix in _PICTURES or suffix in _HEIF:
+        elif is_picture_name(path.name):
             return True
         elif suffix in reading.SUFFIXES:
             reason = "video inside a folder; name it to read it"
@@ -121,6 +123,12 @@ class Inputs:
 
     def _unreadable(self, error: OSError) -> None:
         self.skipped[f"folder that cannot be read ({error.strerror})"] += 1
+
+
+def is_picture_name(name: str) -> bool:
+    """Say whether a file is a picture that can be read here, by what its name ends in."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in _PICTURES or (suffix in _HEIF and find_spec("pillow_heif") is not None)
 
 
 def _file(path: Path, *, name: str) -> Input:
