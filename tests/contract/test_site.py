@@ -51,6 +51,12 @@ def test_every_page_of_the_documentation_is_in_the_menu(built: Path) -> None:
         assert f'"docs/{path.name}"' in menu
 
 
+def test_every_decision_is_in_the_list() -> None:
+    listed = (ROOT / "docs/adr/README.md").read_text("utf-8")
+    for path in (ROOT / "docs/adr").glob("0*.md"):
+        assert f"[{path.name[:4]}]({path.name})" in listed
+
+
 def test_the_reference_has_every_param_with_its_comment(built: Path) -> None:
     reference = text(built, "params")
     values = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
