@@ -1,6 +1,7 @@
 """How well and how fast `predict --track` follows drawn people: switched numbers, flicker, frames a second.
 
     python -m benchmarks.tracking --model models/release --seconds 8
+    python -m benchmarks.tracking --draw people.mp4          # the video alone
 
 People walk past each other at several depths, turn their heads, leave and enter; each changes the expression every few
 seconds. MOTA, IDF1 and switches are motmetrics', at an IoU of at least 0.5. A face that a nearer one hides by more than
@@ -186,21 +187,30 @@ def measure(detector: FaceModel, clip: Path, truths: Sequence[Truth], tracking: 
     return score.figures() | {"rate": len(answers) / seconds}
 
 
+def draw(clip: Path, seconds: float, seed: int) -> list[Truth]:
+    """Write the video to `clip`; returns what is to be found in each frame."""
+    rng = np.random.default_rng(seed)
+    truths = []
+    with VideoWriter(clip) as video:
+        for time_s, image, truth in frames(cast(rng), seconds, rng):
+            video.write(image, time_s=time_s)
+            truths.append(truth)
+    return truths
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/release"))
     parser.add_argument("--seconds", type=float, default=8.0, help="of video")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draw", type=Path, help="write the video there, and measure nothing")
     options = parser.parse_args()
-    rng = np.random.default_rng(options.seed)
+    if options.draw:
+        draw(options.draw, options.seconds, options.seed)
+        return
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "people.mp4"
-        truths = []
-        drawn = frames(cast(rng), options.seconds, rng)
-        with VideoWriter(clip) as video:
-            for time_s, image, truth in drawn:
-                video.write(image, time_s=time_s)
-                truths.append(truth)
+        truths = draw(clip, options.seconds, options.seed)
         detector = load_model(options.model)
         measure(detector, clip, truths, Tracking())  # warms up
         print("| | ID switches | MOTA | IDF1 | changes of name a minute and person | right names | frames/s |")

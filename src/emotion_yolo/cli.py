@@ -211,6 +211,7 @@ def predict(
     summary: Annotated[
         Path | None, typer.Option(help="file for a summary of each track as JSON: share of time per emotion, changes")
     ] = None,
+    timeline: Annotated[Path | None, typer.Option(help="PNG file for a picture of the tracks over time")] = None,
 ) -> None:
     """Find faces and name their expressions; prints a JSON line for each picture, a summary to stderr.
 
@@ -222,10 +223,12 @@ def predict(
     from emotion_yolo.inference.loading import load_model
     from emotion_yolo.inference.packaged import default_model
     from emotion_yolo.predict.copies import AnnotatedCopies
+    from emotion_yolo.predict.reports import ReportFile, TrackReport
     from emotion_yolo.predict.run import predict_all
     from emotion_yolo.predict.sources import Inputs
-    from emotion_yolo.predict.summary import SummaryFile
+    from emotion_yolo.predict.summary import Summary
     from emotion_yolo.predict.tables import AnswerFile, Format
+    from emotion_yolo.predict.timeline import Timeline
     from emotion_yolo.predict.tracks import Tracking
     from emotion_yolo.progress import show_progress
 
@@ -233,12 +236,14 @@ def predict(
     named = [(path, kind) for kind, path in files.items() if path is not None]
     if len(named) > 1 or (resume and (overwrite or not named)):
         raise typer.BadParameter("give one of --json, --csv and --parquet; --resume needs one, and no --overwrite")
-    if (every > 1 or summary) and not track:
-        raise typer.BadParameter("--every and --summary are about the tracks of faces; add --track")
-    if summary and resume:
+    if (every > 1 or summary or timeline) and not track:
+        raise typer.BadParameter("--every, --summary and --timeline are about the tracks of faces; add --track")
+    if (summary or timeline) and resume:
         raise typer.BadParameter(
-            "--summary needs the whole run, of which --resume sees the rest only; leave out one of them"
+            "--summary and --timeline need the whole run, of which --resume sees the rest only; leave out one of them"
         )
+    if timeline and timeline.suffix.lower() != ".png":
+        raise typer.BadParameter(f"--timeline is {timeline}, expected a name that ends in .png")
     tracking = Tracking(half_life_s=half_life, every=every) if track else None
     inputs = Inputs(sources, recursive=recursive)
     detector = load_model(model or default_model(), imgsz=imgsz)
@@ -248,7 +253,10 @@ def predict(
             file = None
             for path, kind in named:
                 file = stack.enter_context(AnswerFile(path, kind, overwrite=overwrite, resume=resume))
-            tracks = stack.enter_context(SummaryFile(summary, overwrite=overwrite)) if summary else None
+            wanted: list[tuple[Path | None, TrackReport]] = [(summary, Summary()), (timeline, Timeline())]
+            reports = [
+                stack.enter_context(ReportFile(path, report, overwrite=overwrite)) for path, report in wanted if path
+            ]
             copies = stack.enter_context(AnnotatedCopies(out, overwrite=overwrite)) if out else None
             bar = stack.enter_context(show_progress("predict", total=None, unit="pictures"))
             last = None if file is None else file.last
@@ -260,8 +268,8 @@ def predict(
                     typer.echo(json.dumps(record))
                 else:
                     file.add(record)
-                if tracks is not None:
-                    tracks.add(record)
+                for report in reports:
+                    report.add(record)
                 failed += "error" in record
                 read += "error" not in record
                 bar.update()

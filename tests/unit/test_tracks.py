@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from emotion_yolo.errors import SourceError, StorageError
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.predict.copies import AnnotatedCopies
+from emotion_yolo.predict.reports import ReportFile
 from emotion_yolo.predict.run import predict
 from emotion_yolo.predict.sources import Input, Inputs
-from emotion_yolo.predict.summary import Summary, SummaryFile
+from emotion_yolo.predict.summary import Summary
 from emotion_yolo.predict.tracks import FaceTracker, Tracking
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.video.reading import read_video
@@ -195,7 +196,10 @@ def test_the_tracks_of_a_camera_are_not_continued(detector: Detector) -> None:
     [
         (["--every", "2"], "add --track"),
         (["--summary", "s.json"], "add --track"),
-        (["--track", "--summary", "s.json", "--json", "a", "--resume"], "--summary needs the whole run"),
+        (["--timeline", "t.png"], "add --track"),
+        (["--track", "--summary", "s.json", "--json", "a", "--resume"], "need the whole run"),
+        (["--track", "--timeline", "t.png", "--json", "a", "--resume"], "need the whole run"),
+        (["--track", "--timeline", "t.jpg"], "expected a name that ends in .png"),
     ],
 )
 def test_options_that_cannot_do_without_another_or_with_it_are_refused(
@@ -333,12 +337,12 @@ def test_the_command_writes_a_summary_of_each_track(model: Path, tmp_path: Path)
 
 def test_an_unwritable_summary_is_named_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"nowhere/s\.json: cannot be written"):
-        SummaryFile(tmp_path / "nowhere" / "s.json")
+        ReportFile(tmp_path / "nowhere" / "s.json", Summary())
 
 
 def test_a_summary_whose_folder_goes_meanwhile_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     refused = pytest.raises(StorageError, match=r"s\.json: cannot be written \(No such file")
-    with refused, SummaryFile(folder / "s.json"):
+    with refused, ReportFile(folder / "s.json", Summary()):
         folder.rmdir()

@@ -4,10 +4,8 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from emotion_yolo.errors import StorageError
+from emotion_yolo.predict.reports import TrackReport
 
 
 @dataclass
@@ -34,60 +32,26 @@ class _Track:
         }
 
 
-class _Video:
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.tracks: dict[int, _Track] = {}
-        self.time_s = 0.0
-        self._period_s = 0.0
-        self._shown: list[_Track] = []
-
-    def add(self, time_s: float, emotions: Mapping[int, str]) -> None:
-        self._period_s = time_s - self.time_s
-        self._count()
-        self.time_s, self._shown = time_s, []
-        for number, emotion in emotions.items():
-            track = self.tracks.setdefault(number, _Track(number, time_s, time_s, emotion))
-            track.changes += emotion != track.emotion
-            track.emotion, track.to_s = emotion, time_s
-            self._shown.append(track)
-
-    def _count(self) -> None:
-        for track in self._shown:
-            track.seconds[track.emotion] += self._period_s
-
-    def close(self) -> None:
-        self._count()  # the last frame is shown for as long as the one before it
-        self._shown = []
-
-
-class Summary:
-    """Sums up the answers of tracked videos, in their order; memory grows with the number of tracks alone.
-
-    A frame counts for the time until the next one, the last frame of a video for as long as the one before it.
-    """
+class Summary(TrackReport):
+    """Sums up the tracks of videos; memory grows with their number alone."""
 
     def __init__(self) -> None:
-        self._videos: list[_Video] = []
+        super().__init__()
+        self._videos: list[tuple[str, dict[int, _Track]]] = []
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Take in the answer to one frame; answers to pictures and about frames that cannot be read are passed over."""
-        if "time_s" not in record or "error" in record:
-            return
-        source, time_s = record["source"], record["time_s"]
-        last = self._videos[-1] if self._videos else None
-        if last is None or last.source != source or record["frame"] == 0:
-            self.close()
-            last = _Video(source)
-            last.time_s = time_s
-            self._videos.append(last)
-        emotions = {face["track"]: face["emotion"] for face in record["detections"] if face["track"] is not None}
-        last.add(time_s, emotions)
+    def _begin_video(self, source: str) -> None:
+        self._videos.append((source, {}))
 
-    def close(self) -> None:
-        """Count the last frame of the present video."""
-        if self._videos:
-            self._videos[-1].close()
+    def _show(self, time_s: float, period_s: float, emotions: Mapping[int, str]) -> None:
+        _, tracks = self._videos[-1]
+        for number, emotion in emotions.items():
+            track = tracks.setdefault(number, _Track(number, time_s, time_s, emotion))
+            track.changes += emotion != track.emotion
+            track.emotion, track.to_s = emotion, time_s
+            track.seconds[emotion] += period_s
+
+    def _end_video(self) -> None:
+        """Do nothing: a track that is not shown does not grow."""
 
     def record(self) -> dict[str, object]:
         """Return the summary of the videos so far: for each its `source` and `tracks`, times in seconds from its start.
@@ -96,39 +60,11 @@ class Summary:
         """
         return {
             "videos": [
-                {"source": video.source, "tracks": [track.record() for track in video.tracks.values()]}
-                for video in self._videos
+                {"source": source, "tracks": [track.record() for track in tracks.values()]}
+                for source, tracks in self._videos
             ]
         }
 
-
-class SummaryFile:
-    """A `Summary` that ends up in a file, also where the run is interrupted; a context manager."""
-
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
-        """Say where it is to lie.
-
-        Raises:
-            StorageError: the file exists and may not be replaced, or its folder does not exist.
-        """
-        if path.exists() and not overwrite:
-            raise StorageError(f"{path}: exists already; add --overwrite to replace it, or name another file")
-        if not path.parent.is_dir():
-            raise StorageError(f"{path}: cannot be written (no such folder); make {path.parent}, or name another file")
-        self._path = path
-        self.summary = Summary()
-
-    def __enter__(self) -> Summary:
-        return self.summary
-
-    def __exit__(self, *_: object) -> None:
-        self.summary.close()
-        partial = self._path.with_name(f"{self._path.name}.partial")
-        try:
-            partial.write_text(json.dumps(self.summary.record(), indent=2) + "\n", "utf-8")
-            partial.replace(self._path)
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise StorageError(
-                f"{self._path}: cannot be written ({why}); name another file, free space or grant access"
-            ) from error
+    def encoded(self) -> bytes:
+        """Return it as JSON."""
+        return json.dumps(self.record(), indent=2).encode() + b"\n"
