@@ -4,8 +4,9 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from .limits import RateLimiter
 from .problems import Code, Problem
@@ -29,6 +30,17 @@ def client_group(host: str) -> str:
     return str(address)
 
 
+def is_welcome(origin: str | None, host: str | None, allowed: Sequence[str]) -> bool:
+    """Tell whether a page of `origin` may open a WebSocket on this server, which the page knows as `host`.
+
+    CORS does not hold for WebSockets, so the server has to look. Programs that are no browser send no origin.
+    """
+    if origin is None or origin in allowed:
+        return True
+    place = urlsplit(origin).netloc
+    return bool(place) and place.lower() == (host or "").lower()
+
+
 class Access:
     """Knows only the digests of the keys, so that neither logs nor dumps can hold a key."""
 
@@ -49,15 +61,15 @@ class Access:
         """
         self._rates.take(client, count)
 
-    def identify(self, request: Request) -> str:
-        """Name the client: `key-3`, or its address.
+    def identify(self, request: HTTPConnection, given: str | None = None) -> str:
+        """Name the client: `key-3`, or its address; `given` is the key, where it is not in the header.
 
         Raises:
             Problem: no key, or an unknown one.
         """
         if not self._digests:
             return client_group(request.client.host) if request.client else "unknown"
-        given = request.headers.get(KEY_HEADER)
+        given = request.headers.get(KEY_HEADER, given)
         if given is None:
             raise Problem(Code.UNAUTHORIZED, "this server asks for an API key; send it in the header X-API-Key")
         digest = _digest(given)

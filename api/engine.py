@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from emotion_yolo.review.keeper import OUTCOMES as KEPT
 from emotion_yolo.review.keeper import Contradiction, Keeper, case_of
 from emotion_yolo.shadow.agreement import Agreement
 from emotion_yolo.structures.detections import Detections
+from emotion_yolo.tracks import LEAST_CONFIDENCE, TrackedFaces
 
 from .images import PictureDecoder
 from .logs import LOGGER
@@ -43,6 +44,9 @@ METRICS_NAME = "metrics.json"
 
 Draw = Callable[[Pixels, Detections], memoryview]
 """Draws on a picture, in place, and returns it encoded."""
+
+Follow = Callable[[ModelSpec, float, Detections, Ticket], TrackedFaces]
+"""Joins the faces of a frame to tracks; the number is the confidence from which on a face begins one, 0-1."""
 
 
 class State(StrEnum):
@@ -73,6 +77,8 @@ class Analysis:
     timing_ms: dict[str, float]
     spec: ModelSpec
     """Of the model that answered: the next picture may have another."""
+    tracked: TrackedFaces | None = None
+    """Of a frame of a stream: `detections` with their tracks."""
 
 
 class Engine:
@@ -244,6 +250,26 @@ class Engine:
         """Say whether a request left thresholds and limits to the model, so that its answer compares with others."""
         return options == Options(max_faces=self._settings.max_faces)
 
+    def follow(self, data: bytes, options: Options, ticket: Ticket, *, follow: Follow) -> Analysis:
+        """Find the faces in a frame and join them to tracks; call it from a job.
+
+        Frames are not in the prediction log: a second of a stream would outweigh all pictures of a minute.
+
+        Raises:
+            Problem: no picture that can be used, or nobody waits for the answer any more.
+        """
+        begin = time.perf_counter()
+        detector = self.detector
+        confidence = detector.spec.thresholds.conf if options.conf is None else options.conf
+        least = replace(options, conf=min(confidence, LEAST_CONFIDENCE))
+        with self.pictures.decoded(data, seconds_left=ticket.seconds_left, fit=detector.imgsz) as picture:
+            found, seconds = self._find(detector, picture, least, ticket, begin)
+            tracked = follow(detector.spec, confidence, found, ticket)
+            self._count(data, picture, tracked.faces, seconds)
+        return Analysis(
+            picture.image_wh, picture.format, tracked.faces, _milliseconds(seconds, ticket), detector.spec, tracked
+        )
+
     def annotate(
         self, data: bytes, options: Options, ticket: Ticket, *, draw: Draw, answer_bytes: float
     ) -> tuple[Answer, Analysis]:
@@ -274,6 +300,29 @@ class Engine:
         self, data: bytes, picture: Picture, options: Options, ticket: Ticket, begin: float, item: int = 0
     ) -> Analysis:
         detector = self.detector
+        detections, seconds = self._find(detector, picture, options, ticket, begin)
+        self._count(data, picture, detections, seconds)
+        timing_ms = _milliseconds(seconds, ticket)
+        if self.log is not None:
+            self.log.put(
+                PictureRecord(
+                    request_id=ticket.request_id or "",
+                    item=item,
+                    model=detector.spec.digest,
+                    format=picture.format,
+                    bytes=len(data),
+                    quality=input_quality(picture.pixels),
+                    detections=detections,
+                    latency_ms=timing_ms["total"],
+                    plain=self._is_plain(options),
+                )
+            )
+        return Analysis(picture.image_wh, picture.format, detections, timing_ms, detector.spec)
+
+    def _find(
+        self, detector: FaceModel, picture: Picture, options: Options, ticket: Ticket, begin: float
+    ) -> tuple[Detections, dict[str, float]]:
+        """Return the faces of a decoded picture, and the seconds that each phase took since `begin`."""
         last = time.perf_counter()
         seconds: dict[str, float] = {"decode": last - begin, "preprocess": 0, "inference": 0, "postprocess": 0}
 
@@ -293,24 +342,7 @@ class Engine:
             keep=lambda found: _chosen(found, options),
             on_phase=on_phase,
         )
-        self._count(data, picture, detections, seconds)
-        seconds["total"] = time.perf_counter() - ticket.handed_in
-        timing_ms = {name: round(value * 1000, 3) for name, value in seconds.items()}
-        if self.log is not None:
-            self.log.put(
-                PictureRecord(
-                    request_id=ticket.request_id or "",
-                    item=item,
-                    model=detector.spec.digest,
-                    format=picture.format,
-                    bytes=len(data),
-                    quality=input_quality(picture.pixels),
-                    detections=detections,
-                    latency_ms=timing_ms["total"],
-                    plain=self._is_plain(options),
-                )
-            )
-        return Analysis(picture.image_wh, picture.format, detections, timing_ms, detector.spec)
+        return detections, seconds
 
     def _count(self, data: bytes, picture: Picture, detections: Detections, seconds: dict[str, float]) -> None:
         metrics = self._metrics
@@ -330,6 +362,12 @@ class Engine:
             metrics.confidence.observe(float(confidence))
             metrics.probability.observe(float(top))
             metrics.face_px.observe(float(side))
+
+
+def _milliseconds(seconds: dict[str, float], ticket: Ticket) -> dict[str, float]:
+    """Return the phases and `total`, from hand-in to now."""
+    total = time.perf_counter() - ticket.handed_in
+    return {name: round(value * 1000, 3) for name, value in {**seconds, "total": total}.items()}
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:

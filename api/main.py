@@ -20,10 +20,11 @@ from .metrics import Metrics
 from .middleware import Observe, problem_response
 from .prediction_log import open_log
 from .problems import Code, Problem
-from .routes import admin, annotate, detect, feedback, health, model, page
+from .routes import admin, annotate, detect, feedback, health, model, page, stream
 from .routes.deps import Parts
 from .scheduler import Scheduler
 from .schemas import ProblemDocument
+from .seats import StreamSeats
 from .settings import Settings, load_settings
 
 # A form has a boundary and a head around each file.
@@ -43,6 +44,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         SettingsError: a variable that cannot be used.
     """
     settings = load_settings() if settings is None else settings
+    if settings.web is not None:
+        page.check_web(settings.web)
     metrics = Metrics()
     rates = RateLimiter(per_minute=settings.rate_per_minute, burst=settings.rate_burst)
     scheduler = Scheduler(metrics, workers=settings.workers, queue=settings.queue, deadline_s=settings.deadline_s)
@@ -53,6 +56,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Access(settings.admin_keys(), rates),
         Engine(settings, metrics),
         scheduler,
+        ByteBudget(settings.buffer_bytes + _FORM_OVERHEAD),
+        StreamSeats(settings.streams),
     )
     app = FastAPI(
         title="emotion-yolo",
@@ -71,6 +76,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(admin.router)
     app.include_router(health.router)
     app.include_router(page.router)
+    if settings.streams:
+        app.include_router(stream.router)
     app.add_exception_handler(Problem, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(HTTPException, _refuse_route)
@@ -83,7 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(
         BodyLimits,
         limit_of=lambda path: limits.get(path, body),
-        budget=ByteBudget(settings.buffer_bytes + _FORM_OVERHEAD),
+        budget=parts.budget,
         stall_s=settings.stall_s,
         upload_s=settings.upload_s,
     )

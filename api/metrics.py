@@ -28,6 +28,19 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.streams = Gauge("emotion_streams", "Streams that are open.", registry=registry)
+        self.stream_frames = Counter(
+            "emotion_stream_frames_total",
+            "Frames of streams by outcome: answered, dropped for a newer one, refused.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.stream_ends = Counter(
+            "emotion_stream_ends_total",
+            "Ended streams by reason: client, drain, bad_frames, or the code of a refusal.",
+            ("reason",),
+            registry=registry,
+        )
         self.rejections = Counter("emotion_rejections_total", "Refusals by code.", ("code",), registry=registry)
         self.phase_seconds = Histogram(
             "emotion_phase_seconds",

@@ -49,6 +49,8 @@ class Observe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if scope["type"] == "websocket":
+            scope.setdefault("state", {})["request_id"] = _request_id(scope)
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

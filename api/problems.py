@@ -32,12 +32,14 @@ class Code(StrEnum):
     POLYGLOT = "polyglot"
     UPLOAD_TIMEOUT = "upload_timeout"
     UNAUTHORIZED = "unauthorized"
+    ORIGIN_REFUSED = "origin_refused"
     RATE_LIMITED = "rate_limited"
     MODEL_REFUSED = "model_refused"
     CLIENT_GONE = "client_gone"
     OVERLOADED = "overloaded"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     NOT_READY = "not_ready"
+    NOT_INSTALLED = "not_installed"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -66,6 +68,7 @@ STATUS: dict[Code, int] = {
     Code.POLYGLOT: 422,
     Code.UPLOAD_TIMEOUT: 408,
     Code.UNAUTHORIZED: 401,
+    Code.ORIGIN_REFUSED: 403,
     Code.RATE_LIMITED: 429,
     Code.MODEL_REFUSED: 422,
     # Nobody reads this one: it stands in logs and metrics. The number is nginx's.
@@ -73,6 +76,7 @@ STATUS: dict[Code, int] = {
     Code.OVERLOADED: 503,
     Code.DEADLINE_EXCEEDED: 503,
     Code.NOT_READY: 503,
+    Code.NOT_INSTALLED: 501,
     Code.INTERNAL_ERROR: 500,
 }
 

@@ -50,23 +50,55 @@ class ConnectionLimits:
     by_address: bool = True
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """One connection. `Server` makes a subclass with its `limits` and calls `watch` a few times a second."""
+class Watched:
+    """What is watched of a connection, whatever its protocol: how its peer reads."""
 
     limits = ConnectionLimits()
+    transport: Any
+    _reading: "_Reading | None" = None
+
+    def reads_too_slowly(self, now: float) -> bool:
+        """Tell whether the peer has left for too long what was sent to it; asked a few times a second."""
+        unread = self._unread_bytes()
+        if not unread:
+            self._reading = None
+        elif self._reading is None:
+            self._reading = _Reading(now, now, unread, unread)
+        else:
+            return self._reading.too_slow(now, unread, self.limits)
+        return False
+
+    def reset(self) -> None:
+        """Disconnect at once; a mere close would leave what is unread in the kernel, and the peer without notice."""
+        if (sock := self.transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def _unread_bytes(self) -> int:
+        """Return the bytes that the peer has not acknowledged; those in the kernel only on Linux."""
+        count: int = self.transport.get_write_buffer_size()
+        if sys.platform == "linux" and (sock := self.transport.get_extra_info("socket")) is not None:
+            try:
+                count += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
+            except OSError:  # closed meanwhile
+                return 0
+        return count
+
+
+class GuardedProtocol(Watched, HttpToolsProtocol):
+    """One connection. `Server` makes a subclass with its `limits` and calls `watch` a few times a second."""
 
     _broken = False  # what the client still sends is read and dropped
     _refusal: Problem | None = None
     _in_head = False
     _headers = _head_bytes = _chunks = _body_bytes = 0
     _head_since: float | None = None
-    _reading: "_Reading | None" = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head. Above the limit of connections, another one is closed for this one."""
         super().connection_made(transport)
         self.group = client_group(self.client[0]) if self.client else "unknown"
-        self._heard_at = self._head_since = self.loop.time()
+        self.heard_at = self._head_since = self.loop.time()
         if len(self.connections) > self.limits.connections and not self._make_room():
             self._refuse(Problem(Code.OVERLOADED, "too many connections; try again", retry_after_s=1))
 
@@ -74,14 +106,17 @@ class GuardedProtocol(HttpToolsProtocol):
         """Parse what the client sent."""
         if self._broken:
             return
-        self._heard_at = self.loop.time()
+        self.heard_at = self.loop.time()
         self._unset_keepalive_if_required()
         head_began_before = self._in_head
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The request is answered as HTTP/1.1 (RFC 9110, 7.8), but the parser may have lost what follows it.
-            self._refuse(None)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._upgrade(is_last=upgrade.args[0] == len(data))
+            else:
+                # The request is answered as HTTP/1.1 (RFC 9110, 7.8), but the parser may have lost what follows it.
+                self._refuse(None)
         except httptools.HttpParserError:
             self._refuse(self._refusal or Problem(Code.MALFORMED_REQUEST, "this is no valid HTTP/1.1 request"))
         else:
@@ -89,8 +124,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._head_bytes += len(data)
                 if self._head_bytes > MAX_HEAD_BYTES:
                     self._refuse(_head_too_large())
-            elif self._idle and self._head_since is None:  # empty lines before a head count as its beginning
-                self._head_since = self._heard_at
+            elif self.idle and self._head_since is None:  # empty lines before a head count as its beginning
+                self._head_since = self.heard_at
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -134,15 +169,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def watch(self, now: float) -> None:
         """Disconnect a client that does not finish its head, or does not read."""
-        unread = self._unread_bytes()
-        if not unread:
-            self._reading = None
-        elif self._reading is None:
-            self._reading = _Reading(now, now, unread, unread)
-        elif self._reading.too_slow(now, unread, self.limits):
-            self._reset()
+        if self.reads_too_slowly(now):
+            self.reset()
             return
-        if not self._idle:
+        if not self.idle:
             self._head_since = None
         elif self._head_since is None:
             self._head_since = now if self._in_head else None
@@ -150,7 +180,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     @property
-    def _idle(self) -> bool:
+    def idle(self) -> bool:
         """Tell whether no request of this connection is being read or answered."""
         return self.cycle is None or self.cycle.response_complete
 
@@ -160,10 +190,20 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refusal = _head_too_large()
             raise _StopParsingError
 
+    def _upgrade(self, *, is_last: bool) -> None:
+        """Hand the connection over to WebSocket; `is_last`: nothing came behind the head, as nothing should yet."""
+        is_get = self.scope["method"] == "GET" and self.scope["http_version"] == "1.1"
+        if not (is_get and is_last and self.idle and self.url.isascii()):
+            self._refuse(Problem(Code.MALFORMED_REQUEST, "this is no valid request for a WebSocket (RFC 6455, 4.1)"))
+            return
+        self.handle_websocket_upgrade()
+        if not self.transport.get_protocol().handshake_initiated:
+            self.transport.close()  # a head that the other protocol could not read
+
     def _refuse(self, problem: Problem | None) -> None:
         """Answer with `problem`, if an answer is due, and close; what has been asked before is answered first."""
         self._broken = True
-        if not self._idle:
+        if not self.idle:
             self.cycle.keep_alive = False
             if problem and self.cycle.more_body and not self.cycle.response_started:
                 # The application is told where it reads the body, or before it starts.
@@ -197,7 +237,7 @@ class GuardedProtocol(HttpToolsProtocol):
         Returns whether there was one: no client loses a request to one with as many connections.
         """
         others: list[Any] = [c for c in self.connections if c is not self and not c.transport.is_closing()]
-        idle = [c for c in others if c._idle and not c.transport.get_write_buffer_size()]
+        idle = [c for c in others if c.idle and not c.transport.get_write_buffer_size()]
         if not idle and self.limits.by_address:
             counts = Counter(c.group for c in others)
             group, most = counts.most_common(1)[0] if counts else ("", 0)
@@ -205,24 +245,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 idle = [c for c in others if c.group == group]
         if not idle:
             return False
-        min(idle, key=lambda c: c._heard_at).transport.abort()
+        min(idle, key=lambda c: c.heard_at).transport.abort()
         return True
-
-    def _reset(self) -> None:
-        """Disconnect at once; a mere close would leave what is unread in the kernel, and the peer without notice."""
-        if (sock := self.transport.get_extra_info("socket")) is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-
-    def _unread_bytes(self) -> int:
-        """Return the bytes that the peer has not acknowledged; those in the kernel only on Linux."""
-        count: int = self.transport.get_write_buffer_size()
-        if sys.platform == "linux" and (sock := self.transport.get_extra_info("socket")) is not None:
-            try:
-                count += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
-            except OSError:  # closed meanwhile
-                return 0
-        return count
 
 
 @dataclass

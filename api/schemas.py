@@ -152,6 +152,94 @@ class BatchAnswer(_Schema):
     """A result or an error each."""
 
 
+class RawEmotion(_Schema):
+    """The expression in this frame alone."""
+
+    emotion: EmotionName
+    """The most probable expression."""
+    probabilities: dict[EmotionName, Share]
+    """By expression, given that there is a face; sum 1."""
+
+
+class TrackedDetection(Detection):
+    """One face of a frame; `emotion` and `probabilities` are averaged over the track."""
+
+    track: Annotated[int, Field(ge=0)] | None
+    """Stays with a person; null until the face has been found a second time."""
+    raw: RawEmotion
+    """Without the average."""
+
+
+class StreamReady(_Schema):
+    """The first message of a stream: frames may be sent."""
+
+    type: Literal["ready"] = "ready"
+    """Always `ready`."""
+    model: ModelName
+    """The model that answers."""
+    max_bytes: int
+    """Bytes of a frame."""
+
+
+class StreamAnswer(_Schema):
+    """The faces in one frame of a stream."""
+
+    type: Literal["faces"] = "faces"
+    """Always `faces`."""
+    frame: Annotated[int, Field(ge=0)]
+    """Number of the frame among those sent, from 0."""
+    time_s: Annotated[float, Field(ge=0)]
+    """When the frame came, seconds from the first one."""
+    dropped: Annotated[int, Field(ge=0)]
+    """Frames so far that were not looked at, since a newer one had come."""
+    image: ImageSize
+    """Size of the frame, px."""
+    model: ModelName
+    """The model that answered."""
+    detections: list[TrackedDetection]
+    """Faces by falling confidence; empty if there is none."""
+    timing_ms: Timing
+    """Where the time went, ms."""
+
+    @classmethod
+    def of(cls, analysis: Analysis, *, frame: int, time_s: float, dropped: int) -> "StreamAnswer":
+        """Build the answer for a frame."""
+        tracked = analysis.tracked
+        assert tracked is not None
+        raw = tracked.faces.renamed(tracked.raw, tracked.faces.names).records()
+        faces = [
+            face | {"raw": {name: alone[name] for name in ("emotion", "probabilities")}}
+            for face, alone in zip(tracked.records(), raw, strict=True)
+        ]
+        width, height = analysis.image_wh
+        return cls.model_validate(
+            {
+                "frame": frame,
+                "time_s": round(time_s, 3),
+                "dropped": dropped,
+                "image": {"width": width, "height": height},
+                "model": model_name(analysis.spec),
+                "detections": faces,
+                "timing_ms": analysis.timing_ms,
+            }
+        )
+
+
+class StreamRefusal(_Schema):
+    """A frame that was refused, or the reason for which the stream ends."""
+
+    type: Literal["error"] = "error"
+    """Always `error`."""
+    frame: int | None
+    """Number of the frame; null where the stream itself is refused."""
+    dropped: int
+    """Frames so far that were not looked at, since a newer one had come."""
+    retry_after_s: int | None
+    """Seconds for which frames are dropped; null where the next one is looked at."""
+    error: ProblemDocument
+    """Why."""
+
+
 class ModelCard(_Schema):
     """What is served: what it is for, how good it is, what it was made from."""
 

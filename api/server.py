@@ -22,6 +22,7 @@ from .main import create_app
 from .problems import Problem
 from .protocol import ConnectionLimits, GuardedProtocol
 from .settings import PREFIX, Settings, load_settings, unknown_variables
+from .websocket import GuardedWebSocket
 
 if sys.platform != "win32":
     import resource
@@ -61,7 +62,8 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 loop="asyncio",
                 http=type("Protocol", (GuardedProtocol,), {"limits": limits}),
-                ws="none",
+                ws=type("WebSocket", (GuardedWebSocket,), {"limits": limits}),
+                ws_per_message_deflate=False,
                 lifespan="on",
                 log_config=None,
                 access_log=False,

@@ -82,6 +82,19 @@ class Settings(BaseSettings):
         default=160_000_000, description="Bytes of all request bodies held at once; more get a 503."
     )
 
+    streams: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        default=16, description="Streams (`/v1/stream`) held at once; 0: the path does not exist."
+    )
+    stream_bytes: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
+        default=2_000_000, description="Bytes of a frame of a stream."
+    )
+    stream_idle_s: Seconds = Field(default=30, description="Seconds between two frames of a stream.")
+
+    web: Path | None = Field(
+        default=None,
+        description="Folder written by `emotion-yolo export-web`: lets the page find faces in the browser alone.",
+    )
+
     head_s: Seconds = Field(default=10, description="Seconds a client has for a request's head.")
     stall_s: Seconds = Field(
         default=5, description="Seconds a client may pause while it sends a body or reads an answer."

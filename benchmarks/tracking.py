@@ -27,10 +27,10 @@ from emotion_yolo.portraits.composing import random_identity, random_units
 from emotion_yolo.portraits.drawing import Light, draw_face
 from emotion_yolo.predict.run import predict
 from emotion_yolo.predict.sources import Inputs
-from emotion_yolo.predict.tracks import Tracking
 from emotion_yolo.structures.boxes import area, clip_xyxy, iou_matrix
 from emotion_yolo.structures.emotions import Emotion
 from emotion_yolo.structures.images import Image
+from emotion_yolo.tracks import Tracking
 from emotion_yolo.video.writing import VideoWriter
 
 WIDTH, HEIGHT, RATE = 640, 360, 25

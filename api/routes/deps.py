@@ -13,9 +13,11 @@ from fastapi.security import APIKeyHeader
 
 from ..access import KEY_HEADER, Access
 from ..engine import Engine, Options
+from ..limits import ByteBudget
 from ..metrics import Metrics
 from ..problems import Code, Problem
 from ..scheduler import Job, Scheduler
+from ..seats import StreamSeats
 from ..settings import Settings
 
 T = TypeVar("T")
@@ -31,6 +33,8 @@ class Parts:
     admin: Access
     engine: Engine
     scheduler: Scheduler
+    budget: ByteBudget
+    seats: StreamSeats
 
 
 async def parts(request: Request) -> Parts:

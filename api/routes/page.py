@@ -3,8 +3,12 @@
 from pathlib import Path
 
 from fastapi import APIRouter, Response
+from fastapi.responses import FileResponse
+
+from emotion_yolo.errors import SettingsError
 
 from ..problems import Code, Problem
+from .deps import ThisApp
 
 _STATIC = Path(__file__).parent.parent / "static"
 _MEDIA_TYPES = {
@@ -19,14 +23,46 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+# For the page that can work in the browser: WebAssembly, which allows no script from elsewhere.
+_DEVICE_CSP = CSP.replace("script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'")
+_DEVICE_TYPES = {
+    "ort.wasm.bundle.min.mjs": _MEDIA_TYPES[".js"],
+    "ort-wasm-simd-threaded.wasm": "application/wasm",
+    "model.json": "application/json",
+    "model.onnx": "application/octet-stream",
+}
 
 router = APIRouter(include_in_schema=False)
 
 
+def check_web(folder: Path) -> None:
+    """Return if a folder of `emotion-yolo export-web` is whole.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if missing := [name for name in _DEVICE_TYPES if not (folder / "device" / name).is_file()]:
+        message = f"EMOTION_WEB: {folder} has no device/{missing[0]}"
+        raise SettingsError(f"{message}; write the folder with emotion-yolo export-web")
+
+
 @router.get("/")
-async def page() -> Response:
+async def page(app: ThisApp) -> Response:
     """Return the page."""
-    return _file("index.html")
+    if app.settings.web is None:
+        return _file("index.html")
+    content = _FILES["index.html"].replace(b"<html", b"<html data-device", 1)
+    headers = {"content-security-policy": _DEVICE_CSP, "cache-control": "no-cache"}
+    return Response(content, media_type=_MEDIA_TYPES[".html"], headers=headers)
+
+
+@router.get("/device/{name}")
+async def device(name: str, app: ThisApp) -> Response:
+    """Return a file that the page needs to find faces in the browser."""
+    if app.settings.web is None or name not in _DEVICE_TYPES:
+        raise Problem(Code.NOT_FOUND, "there is no such file")
+    headers = {"content-security-policy": _DEVICE_CSP, "cache-control": "max-age=3600"}
+    return FileResponse(app.settings.web / "device" / name, media_type=_DEVICE_TYPES[name], headers=headers)
 
 
 @router.get("/docs")
@@ -44,5 +80,7 @@ async def static(name: str) -> Response:
 
 
 def _file(name: str) -> Response:
-    headers = {"content-security-policy": CSP, "cache-control": "no-cache"}
+    # A worker has the policy of its own file.
+    policy = _DEVICE_CSP if name == "device.js" else CSP
+    headers = {"content-security-policy": policy, "cache-control": "no-cache"}
     return Response(_FILES[name], media_type=_MEDIA_TYPES[Path(name).suffix], headers=headers)

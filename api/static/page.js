@@ -1,32 +1,19 @@
 // The page: a picture in, boxes and bars out. No library, no foreign asset, nothing kept.
 
-const $ = (id) => document.getElementById(id);
-const SVG = "http://www.w3.org/2000/svg";
-const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.01 ? 1 : 0)}\u00a0%`;
+import { asJpeg, openCamera, startLive, startLocal, takeFrame } from "./camera.js";
+import { $, drawBoxes, make, percent } from "./draw.js";
 
 let current = null; // the picture last chosen
 let asking = null; // aborts the request in flight
 let shownUrl = null;
 let stream = null; // of the camera
+let worker = null; // finds faces on this device
+let asked = 0;
+let stopLive = null; // ends the frames to the server
 
 function say(text, refused = false) {
   $("status").textContent = text;
   $("status").classList.toggle("refused", refused);
-}
-
-function make(tag, { className = "", text } = {}, ...children) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  element.append(...children);
-  return element;
-}
-
-function makeSvg(tag, attributes, text) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text !== undefined) element.textContent = text;
-  return element;
 }
 
 async function post(path, accept) {
@@ -39,14 +26,53 @@ async function post(path, accept) {
   return fetch(`v1/${path}${query}`, { method: "POST", body: form, headers, signal: asking.signal });
 }
 
+const hasServer = !("serverless" in document.documentElement.dataset);
+const onDevice = () => !hasServer || document.querySelector("[name=where]:checked").value === "device";
+const chosenConf = () => Number($("conf").value) / 100;
+
+// Finds faces in a Blob or ImageBitmap in this browser; rejects with a sentence.
+function findHere(picture) {
+  worker ??= new Worker("static/device.js", { type: "module" });
+  const id = (asked += 1);
+  return new Promise((resolve, reject) => {
+    const current = worker;
+    const done = ({ data }) => {
+      if (data.id !== id) return;
+      current.removeEventListener("message", done);
+      if (data.answer) resolve(data.answer);
+      else reject(new Error(data.problem));
+    };
+    current.addEventListener("message", done);
+    current.addEventListener("error", () => reject(new Error("this browser can’t find faces by itself")), { once: true });
+    const transfer = picture instanceof ImageBitmap ? [picture] : [];
+    current.postMessage({ id, picture, conf: chosenConf() }, transfer);
+  });
+}
+
+async function lookHere(picture) {
+  const mine = (asking = new AbortController());
+  try {
+    const answer = await findHere(picture);
+    if (mine === asking) render(answer);
+  } catch (error) {
+    if (mine === asking) say(sentence(error.message), true);
+  } finally {
+    if (mine === asking) $("stage").classList.remove("busy");
+  }
+}
+
 async function look(picture) {
   if (!picture) return;
   current = picture;
   asking?.abort();
-  const mine = (asking = new AbortController());
   show(picture);
   say("Looking for faces …");
   $("stage").classList.add("busy");
+  if (onDevice()) {
+    lookHere(picture);
+    return;
+  }
+  const mine = (asking = new AbortController());
   try {
     const response = await post("detect", "application/json");
     const body = await response.json();
@@ -75,6 +101,10 @@ function show(picture) {
 // A format that the browser can't show (HEIC, TIFF): let the server draw it.
 async function showDrawn() {
   if (!shownUrl || $("shown").src !== shownUrl) return;
+  if (onDevice()) {
+    $("shown").alt = "This browser can’t show the picture";
+    return;
+  }
   try {
     const response = await post("annotate", "image/jpeg");
     if (!response.ok) throw new Error("refused");
@@ -88,14 +118,19 @@ async function showDrawn() {
   }
 }
 
+function askForKey() {
+  $("key").hidden = $("key-label").hidden = false;
+  $("key").focus();
+}
+
+function sentence(text) {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}
+
 function refuse(status, problem, retryAfter) {
-  if (status === 401) {
-    $("key").hidden = $("key-label").hidden = false;
-    $("key").focus();
-  }
-  const detail = problem.detail ?? "The server refused the picture.";
-  const sentence = detail.charAt(0).toUpperCase() + detail.slice(1);
-  say(retryAfter ? `${sentence}. Try again in ${retryAfter} s.` : `${sentence}.`, true);
+  if (status === 401) askForKey();
+  const detail = sentence(problem.detail ?? "the server refused the picture");
+  say(retryAfter ? `${detail} Try again in ${retryAfter} s.` : detail, true);
 }
 
 function render(answer) {
@@ -105,31 +140,16 @@ function render(answer) {
   say(detections.length ? `${faces}: ${names}` : "No face found.");
   $("shown").alt = detections.length ? `Your picture with ${faces}: ${names}` : "Your picture; no face was found";
   $("boxes").replaceChildren();
-  if (shownUrl) drawBoxes(detections, image);
+  if (shownUrl) {
+    drawBoxes($("boxes"), answer, (_, index) => index + 1);
+    [...$("boxes").children].forEach((group, index) => { group.id = `box-${index}`; });
+  }
   $("faces").replaceChildren(...detections.map(face));
   $("timing").textContent = `${image.width} × ${image.height} px · ${Object.entries(timing)
     .map(([phase, ms]) => `${phase} ${ms.toFixed(1)} ms`)
     .join(" · ")}`;
   $("json").textContent = JSON.stringify(answer, null, 2);
   $("answer").hidden = false;
-}
-
-function drawBoxes(detections, image) {
-  const svg = $("boxes");
-  svg.setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
-  const letter = (13 * image.width) / ($("shown").clientWidth || 600);
-  detections.forEach(({ box, emotion }, index) => {
-    const group = makeSvg("g", { class: emotion, id: `box-${index}` });
-    const place = { x: box.x1, y: box.y1, width: box.x2 - box.x1, height: box.y2 - box.y1 };
-    group.append(makeSvg("rect", { ...place, class: "edge" }), makeSvg("rect", place));
-    const text = `${index + 1} ${emotion}`;
-    const top = box.y1 >= 1.5 * letter ? box.y1 - 1.5 * letter : box.y1;
-    const width = 0.62 * letter * (text.length + 1);
-    const left = Math.max(Math.min(box.x1, image.width - width), 0);
-    group.append(makeSvg("rect", { class: "label", x: left, y: top, width, height: 1.5 * letter }));
-    group.append(makeSvg("text", { x: left + 0.4 * letter, y: top + 1.1 * letter, "font-size": letter }, text));
-    svg.append(group);
-  });
 }
 
 function face({ emotion, confidence, probabilities }, index) {
@@ -155,36 +175,90 @@ function pictureOf(transfer) {
   return [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/") || !file.type);
 }
 
-async function startCamera() {
+// Shows the camera, for a photo or, with `live`, for as long as it runs.
+async function startCamera(live) {
+  if (stream) return;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
-  } catch {
-    say("No camera can be used here: there is none, or this page may not use it.", true);
+    stream = await openCamera();
+  } catch (error) {
+    say(error.message, true);
     return;
   }
   $("video").srcObject = stream;
   $("drop").hidden = true;
   $("camera").hidden = false;
-  $("shoot").focus();
+  $("shoot").hidden = live;
+  $("live-figures").hidden = !live;
+  $("stop").textContent = live ? "Stop" : "Cancel";
+  (live ? $("stop") : $("shoot")).focus();
+  // A camera that is pulled out, or taken away by the browser.
+  stream.getVideoTracks()[0].addEventListener("ended", () => stopCamera("The camera has stopped."));
+  if (live) goLive();
 }
 
-function stopCamera() {
+function stopCamera(text) {
+  const wasLive = stopLive !== null;
+  stopLive?.();
+  stopLive = null;
   stream?.getTracks().forEach((track) => track.stop());
   stream = null;
   $("video").srcObject = null;
+  $("live-boxes").replaceChildren();
+  $("live-frame").width = 0;
   $("camera").hidden = true;
   $("drop").hidden = false;
-  $("photograph").focus();
+  $(wasLive ? "live" : "photograph").focus();
+  if (text) say(text, true);
 }
 
-function shoot() {
-  const video = $("video");
-  if (!video.videoWidth) return;
-  const canvas = make("canvas");
-  canvas.width = video.videoWidth;
-  canvas.height = video.videoHeight;
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  canvas.toBlob((picture) => { stopCamera(); look(picture); }, "image/jpeg", 0.92);
+async function shoot() {
+  if (!$("video").videoWidth) return;
+  const picture = await asJpeg(takeFrame($("video")));
+  stopCamera();
+  look(picture);
+}
+
+function goLive() {
+  $("picture").hidden = $("answer").hidden = true;
+  const local = onDevice();
+  say(local ? "Live. Frames stay in this browser." : "Live. Frames go to the server and are not stored.");
+  let answers = 0;
+  let since = performance.now();
+  $("live-figures").textContent = local ? "Loading the model …" : "Waiting for the server …";
+  const listener = {
+    onFaces(answer, frame) {
+      // The frame that was looked at: boxes lie on its faces however long that took.
+      const shown = $("live-frame");
+      shown.width = frame.width;
+      shown.height = frame.height;
+      shown.getContext("2d").drawImage(frame, 0, 0);
+      drawBoxes($("live-boxes"), answer, ({ track }) => (Number.isInteger(track) ? `#${track}` : "–"));
+      answers += 1;
+      const seconds = (performance.now() - since) / 1000;
+      if (seconds < 0.5) return; // figures that change with each frame can't be read
+      const faces = answer.detections.length === 1 ? "1 face" : `${answer.detections.length} faces`;
+      const rate = (answers / seconds).toFixed(1);
+      $("live-figures").textContent = `${faces} · ${rate} frames/s · ${answer.timing_ms.total.toFixed(0)} ms each`;
+      answers = 0;
+      since = performance.now();
+    },
+    onTrouble({ detail }) {
+      $("live-figures").textContent = sentence(detail);
+    },
+    onEnd({ code, detail }) {
+      stopCamera(sentence(detail));
+      if (code === "unauthorized") askForKey();
+    },
+  };
+  stopLive = local
+    ? startLocal($("video"), findHere, listener)
+    : startLive($("video"), { key: $("key").value, conf: chosenConf() }, listener);
+}
+
+function showWhere() {
+  const local = onDevice();
+  for (const element of document.querySelectorAll(".local")) element.hidden = !local;
+  for (const element of document.querySelectorAll(".served")) element.hidden = local;
 }
 
 async function introduce() {
@@ -205,9 +279,11 @@ async function introduce() {
 
 $("pick").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => { look($("file").files[0]); $("file").value = ""; });
-$("photograph").addEventListener("click", startCamera);
+$("photograph").addEventListener("click", () => startCamera(false));
+$("live").addEventListener("click", () => startCamera(true));
 $("shoot").addEventListener("click", shoot);
-$("stop").addEventListener("click", stopCamera);
+$("stop").addEventListener("click", () => { if (stopLive) say("Stopped."); stopCamera(); });
+window.addEventListener("pagehide", () => stopCamera());
 $("shown").addEventListener("error", showDrawn);
 $("options").addEventListener("submit", (event) => { event.preventDefault(); introduce(); look(current); });
 $("key").addEventListener("change", () => { introduce(); look(current); });
@@ -236,4 +312,11 @@ document.addEventListener("paste", (paste) => {
   const picture = pictureOf(paste.clipboardData);
   if (picture) look(picture);
 });
-introduce();
+document.querySelectorAll("[name=where]").forEach((choice) => {
+  choice.addEventListener("change", () => { showWhere(); stopCamera(); look(current); });
+});
+$("where").hidden = !hasServer || !("device" in document.documentElement.dataset);
+showWhere();
+$("programs").hidden = !hasServer;
+if (hasServer) introduce();
+else $("model").textContent = "Works in this browser alone.";

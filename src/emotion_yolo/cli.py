@@ -229,8 +229,8 @@ def predict(
     from emotion_yolo.predict.summary import Summary
     from emotion_yolo.predict.tables import AnswerFile, Format
     from emotion_yolo.predict.timeline import Timeline
-    from emotion_yolo.predict.tracks import Tracking
     from emotion_yolo.progress import show_progress
+    from emotion_yolo.tracks import Tracking
 
     files: dict[Format, Path | None] = {"json": json_, "csv": csv, "parquet": parquet}
     named = [(path, kind) for kind, path in files.items() if path is not None]
@@ -336,6 +336,25 @@ def serve(context: typer.Context) -> None:
     # In a checkout the service is api/; as a module of this package it is there for Python only, not for type checkers.
     server = import_module("emotion_yolo.api.server")
     raise typer.Exit(server.main(context.args, prog="emotion-yolo serve"))
+
+
+@app.command("export-web")
+def web(
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+    model: Annotated[
+        Path | None, typer.Option(help="folder of an exported model; default: models/release here, else the package's")
+    ] = None,
+    runtime: Annotated[
+        Path | None, typer.Option(help="onnxruntime-web as npm's archive or as a folder, instead of from npm")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there")] = False,
+) -> None:
+    """Write the page as a folder for any web host: it finds faces in the browser, and uploads nothing."""
+    from emotion_yolo.inference.packaged import default_model
+    from emotion_yolo.web import export_web
+
+    for path in export_web(out, model or default_model(), runtime=runtime, overwrite=overwrite):
+        typer.echo(f"{path.stat().st_size:>12,}  {path}")
 
 
 @app.command()

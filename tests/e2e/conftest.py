@@ -13,7 +13,7 @@ from tests.e2e.browser import find_browser
 
 BROWSER = find_browser()
 
-collect_ignore_glob = [] if BROWSER else ["test_page.py"]
+collect_ignore_glob = [] if BROWSER else ["test_page.py", "test_live.py", "test_device.py"]
 
 
 @pytest.fixture(scope="module")  # not longer: while it lives, its event loop keeps other tests from running theirs
@@ -45,6 +45,8 @@ def page(browser: Browser, service: Process) -> Iterator[Page]:
     foreign: list[str] = []
     errors: list[str] = []
     fresh.on("request", lambda r: None if r.url.startswith((service.url, "blob:")) else foreign.append(r.url))
+    own = service.url.replace("http", "ws", 1)
+    fresh.on("websocket", lambda ws: None if ws.url.startswith(own) else foreign.append(ws.url))
     # A refusal is logged by the browser as a failed resource; everything else is a fault of the page.
     fresh.on("console", lambda m: errors.append(m.text) if m.type == "error" and "status of 4" not in m.text else None)
     fresh.on("pageerror", lambda error: errors.append(str(error)))

@@ -124,10 +124,10 @@ def test_works_by_keyboard_alone(page: Page, photo_file: Path) -> None:
     # Listened for from the start: the browser needs a moment until it hands its file chooser over.
     page.on("filechooser", lambda chooser: chooser.set_files(photo_file))
     names = []
-    for _ in range(5):
+    for _ in range(6):
         page.keyboard.press("Tab")
         names.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
-    assert names[:4] == ["Skip to the picture", "pick", "photograph", "conf"]
+    assert names[:5] == ["Skip to the picture", "pick", "photograph", "live", "conf"]
     page.get_by_role("button", name="Choose a file").focus()
     page.keyboard.press("Enter")
     expect(status(page)).to_contain_text("2 faces")

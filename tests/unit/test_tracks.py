@@ -17,8 +17,8 @@ from emotion_yolo.predict.reports import ReportFile
 from emotion_yolo.predict.run import predict
 from emotion_yolo.predict.sources import Input, Inputs
 from emotion_yolo.predict.summary import Summary
-from emotion_yolo.predict.tracks import FaceTracker, Tracking
 from emotion_yolo.structures.detections import Detections
+from emotion_yolo.tracks import FaceTracker, Tracking
 from emotion_yolo.video.reading import read_video
 from tests.builders import detections_of, exported_model, painted, save_picture
 from tests.video_builders import timed

@@ -11,9 +11,9 @@ from emotion_yolo.inference.model import FaceModel
 from emotion_yolo.predict.copies import AnnotatedCopies
 from emotion_yolo.predict.sources import Input
 from emotion_yolo.predict.tables import Position
-from emotion_yolo.predict.tracks import LEAST_CONFIDENCE, FaceTracker, TrackedFaces, Tracking
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.images import Image
+from emotion_yolo.tracks import LEAST_CONFIDENCE, FaceTracker, TrackedFaces, Tracking
 from emotion_yolo.video.reading import read_camera, read_video
 
 

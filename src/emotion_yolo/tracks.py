@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emotion_yolo.errors import DependencyError
 from emotion_yolo.structures.boxes import clip_xyxy
-from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.detections import Detections, FloatArray
 
 LEAST_CONFIDENCE = 0.1
 """Faces from this confidence on continue a track, as in ByteTrack; beginning one takes the confidence of an answer."""
@@ -36,15 +36,19 @@ class Tracking:
 
 @dataclass(frozen=True, eq=False)
 class TrackedFaces:
-    """The faces of a frame, with the track [N] of each, or None for one that has been found only once so far."""
+    """The faces of a frame, with the track [N] of each, or None for one that has been found only once so far.
+
+    `raw` [N, C] are the probabilities of the last frame that was looked at, before they are averaged.
+    """
 
     faces: Detections
     tracks: tuple[int | None, ...]
+    raw: FloatArray
 
     def select(self, mask: NDArray[np.bool_]) -> "TrackedFaces":
         """Return the faces where the [N] `mask` is true."""
         tracks = tuple(track for track, is_kept in zip(self.tracks, mask, strict=True) if is_kept)
-        return TrackedFaces(self.faces.select(mask), tracks)
+        return TrackedFaces(self.faces.select(mask), tracks, self.raw[mask])
 
     def records(self) -> list[dict[str, object]]:
         """Return each face as `Detections.records` does, with its `track`."""
@@ -101,7 +105,9 @@ class FaceTracker:
         alive = {track.tracker_id for track in self._tracker.tracks}
         self._averages = {number: average for number, average in self._averages.items() if number in alive}
         tracks = tuple(number if number >= 0 else None for number in numbers.tolist())
-        tracked = TrackedFaces(faces.renamed(probabilities.astype(np.float32), faces.names), tracks)
+        tracked = TrackedFaces(
+            faces.renamed(probabilities.astype(np.float32), faces.names), tracks, faces.probabilities
+        )
         self._last = tracked.select((numbers >= 0) | (faces.confidence >= self._confidence))
         return self._last
 
@@ -132,7 +138,7 @@ class FaceTracker:
         faces = Detections(
             boxes[is_seen], kept.faces.confidence, kept.faces.probabilities, last.faces.image_wh, last.faces.names
         )
-        return TrackedFaces(faces, kept.tracks)
+        return TrackedFaces(faces, kept.tracks, kept.raw)
 
     def _box_at(self, track: Any, time_s: float) -> NDArray[np.float64]:
         from trackers.utils.predict_timing import PredictTiming
