@@ -1,7 +1,7 @@
 // A worker that finds faces in the browser alone: ONNX Runtime and the model come from this page's own host, and
 // pictures go nowhere. Takes { id, picture (a Blob or ImageBitmap), conf }, answers { id, answer } or { id, problem }.
 
-import { decode, letterbox } from "./network.js";
+import { cutOut, decode, letterbox, probabilitiesOf, scoresOf } from "./network.js";
 
 const FILES = new URL("../device/", import.meta.url);
 
@@ -56,16 +56,38 @@ async function pixelsOf(picture) {
 
 const rounded = (value, digits) => Number(value.toFixed(digits));
 
+async function run({ ort, session }, tensor, shape) {
+  const feeds = { [session.inputNames[0]]: new ort.Tensor("float32", tensor, shape) };
+  return (await session.run(feeds))[session.outputNames[0]];
+}
+
+// Names faces anew from their close-ups, if the model has these; one that is not seen again keeps its probabilities.
+async function name(model, faces, reduced) {
+  const { close_up: given, classes, input, calibration } = model.spec;
+  for (const face of given ? faces.slice(0, given.faces) : []) {
+    const { tensors, shape, box } = cutOut(reduced, face.xyxy, given, input.pad);
+    const seen = [];
+    for (const tensor of tensors) {
+      const output = await run(model, tensor, shape);
+      const scores = scoresOf(output.data, output.dims[2], classes.length, box);
+      if (scores) seen.push(scores);
+    }
+    if (!seen.length) continue;
+    const mean = classes.map((_, index) => seen.reduce((sum, scores) => sum + scores[index], 0) / seen.length);
+    face.probabilities = probabilitiesOf(mean, calibration.temperature);
+  }
+}
+
 async function look({ picture, conf }) {
-  const { ort, spec, session } = await loaded();
+  const model = await loaded();
+  const { spec } = model;
   const times = [performance.now()];
   const { picture: pixels, isJpeg } = await pixelsOf(picture);
   times.push(performance.now());
-  const { tensor, shape, box } = letterbox(pixels, spec.input, isJpeg);
+  const { tensor, shape, box, reduced } = letterbox(pixels, spec.input, isJpeg);
   times.push(performance.now());
-  const feeds = { [session.inputNames[0]]: new ort.Tensor("float32", tensor, shape) };
-  const output = (await session.run(feeds))[session.outputNames[0]];
-  times.push(performance.now());
+  const output = await run(model, tensor, shape);
+  const inferredAt = performance.now();
   const faces = decode(output.data, output.dims[2], box, {
     classes: spec.classes.length,
     thresholds: spec.thresholds,
@@ -73,7 +95,11 @@ async function look({ picture, conf }) {
     conf: conf || spec.thresholds.conf,
   });
   times.push(performance.now());
-  const [decoding, preprocess, inference, postprocess] = times.slice(1).map((time, index) => time - times[index]);
+  await name(model, faces, reduced);
+  times.push(performance.now());
+  const [decoding, preprocess, , again] = times.slice(1).map((time, index) => time - times[index]);
+  const inference = inferredAt - times[2] + again; // close-ups included
+  const postprocess = times[3] - inferredAt;
   const digest = spec.files.onnx.sha256;
   return {
     image: { width: pixels.width, height: pixels.height },

@@ -1,8 +1,11 @@
-// The network's input and output, by the rules of emotion_yolo.inference (letterbox.py, decoding.py, calibration.py).
+// The network's input and output, by the rules of emotion_yolo.inference (letterbox.py, decoding.py,
+// calibration.py, close_up.py).
 // Pictures are RGBA bytes, as a canvas has them: { width, height, data }.
 
 const MAX_CANDIDATES = 3000;
 const LEAST_SCORE = 1e-7;
+const MAX_UPSCALE = 2.5; // of a close-up
+const SAME_FACE = 0.5; // least overlap of a box in a close-up with the face that it was made for
 const JPEG_REDUCTIONS = [8, 4, 2, 1];
 
 // Python's: halves go to the even neighbour.
@@ -106,8 +109,8 @@ function canvasesOf({ imgsz, stride }) {
   return [[imgsz, imgsz], [imgsz, short], [short, imgsz]];
 }
 
-// Lays an upright RGBA picture out for the network. Returns the input, float32 [1, 3, height, width] in 0-1, and how it
-// lies in there: in px of the input per px of the picture, shifted by `left` and `top`.
+// Lays an upright RGBA picture out for the network. Returns the input, float32 [1, 3, height, width] in 0-1, how the
+// picture lies in there (px of the input per px of the picture, shifted by `left` and `top`), and the reduced picture.
 export function letterbox(picture, input, isJpeg) {
   const { width: fullWidth, height: fullHeight } = picture;
   const factor = reductionOf(picture, input.imgsz, isJpeg);
@@ -137,7 +140,59 @@ export function letterbox(picture, input, isJpeg) {
     tensor,
     shape: [1, 3, canvasHeight, canvasWidth],
     box: { width: fullWidth, height: fullHeight, scale: scale / factor, left, top },
+    reduced: { width, height, data, channels, factor },
   };
+}
+
+// Cuts the face `xyxy`, in px of the full picture, out of the reduced one. Returns the close-up and its mirror image,
+// float32 [1, 3, side, side] in 0-1, and the face's box in both.
+export function cutOut({ width, height, data, channels, factor }, xyxy, { face, side }, pad) {
+  const [x1, y1, x2, y2] = xyxy.map((value) => value / factor);
+  const [boxWidth, boxHeight] = [Math.max(x2 - x1, 1), Math.max(y2 - y1, 1)];
+  const scale = Math.min(face / Math.max(boxWidth, boxHeight), MAX_UPSCALE);
+  const reach = side / scale / 2 + 2;
+  const [left, top] = [(x1 + x2) / 2, (y1 + y2) / 2].map((centre) => Math.floor(Math.max(centre - reach, 0)));
+  const right = Math.ceil(Math.min((x1 + x2) / 2 + reach, width));
+  const bottom = Math.ceil(Math.min((y1 + y2) / 2 + reach, height));
+  let part = { width: right - left, height: bottom - top, data: new Uint8ClampedArray(3 * (right - left) * (bottom - top)) };
+  for (let y = top, to = 0; y < bottom; y += 1) {
+    for (let x = left; x < right; x += 1, to += 3) {
+      const from = (y * width + x) * channels;
+      for (let channel = 0; channel < 3; channel += 1) part.data[to + channel] = data[from + channel];
+    }
+  }
+  let centre = [(x1 + x2) / 2 - left, (y1 + y2) / 2 - top];
+  let zoom = scale;
+  if (scale < 0.5) {
+    const size = [Math.max(round(part.width * scale), 1), Math.max(round(part.height * scale), 1)];
+    centre = [(centre[0] * size[0]) / part.width, (centre[1] * size[1]) / part.height];
+    part = mix(part, 3, areaTaps(part.width, size[0]), areaTaps(part.height, size[1]));
+    zoom = 1;
+  }
+  const plane = side * side;
+  const [seen, mirrored] = [new Float32Array(3 * plane), new Float32Array(3 * plane)];
+  const at = (x, y, channel) => (
+    x < 0 || y < 0 || x >= part.width || y >= part.height ? pad : part.data[3 * (y * part.width + x) + channel]
+  );
+  for (let y = 0; y < side; y += 1) {
+    const fromY = (y - side / 2) / zoom + centre[1];
+    const [lowY, shareY] = [Math.floor(fromY), fromY - Math.floor(fromY)];
+    for (let x = 0; x < side; x += 1) {
+      const fromX = (x - side / 2) / zoom + centre[0];
+      const [lowX, shareX] = [Math.floor(fromX), fromX - Math.floor(fromX)];
+      for (let channel = 0; channel < 3; channel += 1) {
+        const upper = at(lowX, lowY, channel) * (1 - shareX) + at(lowX + 1, lowY, channel) * shareX;
+        const lower = at(lowX, lowY + 1, channel) * (1 - shareX) + at(lowX + 1, lowY + 1, channel) * shareX;
+        const value = Math.round(upper * (1 - shareY) + lower * shareY) / 255;
+        seen[channel * plane + y * side + x] = value;
+        mirrored[channel * plane + y * side + side - 1 - x] = value;
+      }
+    }
+  }
+  const [halfWidth, halfHeight] = [(boxWidth * scale) / 2, (boxHeight * scale) / 2];
+  const box = [-halfWidth, -halfHeight, halfWidth, halfHeight]
+    .map((value) => Math.min(Math.max(side / 2 + value, 0), side));
+  return { tensors: [seen, mirrored], shape: [1, 3, side, side], box };
 }
 
 const area = ([x1, y1, x2, y2]) => Math.max(x2 - x1, 0) * Math.max(y2 - y1, 0);
@@ -191,4 +246,18 @@ export function decode(raw, anchors, box, { classes, thresholds, temperature, co
     faces.push({ xyxy, confidence, probabilities: probabilitiesOf(scores, temperature) });
   }
   return faces.slice(0, maxFaces);
+}
+
+// Returns the probabilities that the network's answer to a close-up gives the face at `box`, or null if it sees none.
+export function scoresOf(raw, anchors, classes, box) {
+  let best = null;
+  let most = 0;
+  for (let anchor = 0; anchor < anchors; anchor += 1) {
+    const [x, y, w, h] = [0, 1, 2, 3].map((row) => raw[row * anchors + anchor]);
+    if (!(iou([x - w / 2, y - h / 2, x + w / 2, y + h / 2], box) >= SAME_FACE)) continue;
+    const scores = Array.from({ length: classes }, (_, index) => raw[(4 + index) * anchors + anchor]);
+    const confidence = scores.reduce((a, b) => a + b, 0);
+    if (confidence > most) [best, most] = [scores, confidence];
+  }
+  return best && probabilitiesOf(best, 1);
 }
