@@ -33,7 +33,9 @@ else:
     os.environ["YOLO_OFFLINE"] = _offline_asked
 
 # One DVCLive and one W&B run belong to the train stage; Ultralytics' own integrations would start second ones.
-settings.update({"dvc": False, "wandb": False, "sync": False, "tensorboard": False, "mlflow": False})
+# They act wherever their package is installed, as Ray is for `emotion-yolo score`.
+_INTEGRATIONS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+settings.update(dict.fromkeys((*_INTEGRATIONS, "sync"), False))
 # Whenever a set is read, a font for plots would be downloaded; without one, Pillow's own is drawn with.
 data_utils.check_font = plotting.check_font = lambda *_: None
 # Also where Ultralytics had been imported before this package (8.4.190 reads the variable once).
