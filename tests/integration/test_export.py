@@ -175,7 +175,10 @@ def test_the_temperature_is_the_likeliest_one_on_the_crops_found(exported: Path)
     report = report_of(exported)
     temperature = spec_of(exported).calibration.temperature
     assert temperature == report["temperature"] != 1.0
-    detector = Detector.load(exported / EXPORT)
+    # Fitted at temperature 1, to which the mean over a close-up and its mirror image is taken back only nearly.
+    spec = spec_of(exported)
+    plain = spec.model_copy(update={"calibration": spec.calibration.model_copy(update={"temperature": 1.0})})
+    detector = Detector.load(exported / EXPORT, spec=plain)
     found, truth = [], []
     for sample in read_crops(exported / PREPARED, "valid"):
         answer = detector.predict(read_rgb(sample.image), conf=0.01)
@@ -185,11 +188,12 @@ def test_the_temperature_is_the_likeliest_one_on_the_crops_found(exported: Path)
             truth.append(sample.labels.cls[0])
     assert len(found) == report["valid_faces_found"] > 0
 
-    def surprise(factor: float) -> float:  # of probabilities that the temperature has been applied to already
-        again = probabilities(np.stack(found), temperature=factor)
-        return float(-np.log(again[np.arange(len(truth)), truth]).mean())
+    def surprise(divided_by: float) -> float:
+        tempered = probabilities(np.stack(found), temperature=divided_by)
+        return float(-np.log(tempered[np.arange(len(truth)), truth]).mean())
 
-    assert surprise(1.0) <= min(surprise(0.9), surprise(1.1))
+    others = [t for t in (0.9 * temperature, 1.1 * temperature) if t <= 20]  # the fit looks no further
+    assert surprise(temperature) <= min(map(surprise, others))
 
 
 def test_without_scenes_the_threshold_is_chosen_on_crops_and_the_network_is_the_same(project: Path) -> None:

@@ -86,9 +86,7 @@ def served(model: Path) -> str:
     process = Process({"EMOTION_MODEL": str(model), "EMOTION_PORT": "0", "EMOTION_THREADS": "1"})
     try:
         url = process.wait_ready().url
-        answer = httpx.post(
-            f"{url}/v1/detect", content=encoded(painted()), headers={"content-type": "image/png"}
-        ).json()
+        answer = httpx.post(f"{url}/v1/detect", content=encoded(painted()), headers={"content-type": "image/png"})
         assert {face["emotion"] for face in answer.json()["detections"]} == {"happy", "surprise"}
         return str(answer.json()["model"]["digest"])
     finally:

@@ -102,7 +102,7 @@ def test_the_wheel_holds_one_name_with_page_release_and_type_marker(wheel: Path)
     served = {f"emotion_yolo/api/static/{path.name}" for path in (ROOT / "api/static").iterdir() if path.is_file()}
     assert {name for name in names if "/static/" in name} == served
     release = {Path(name).name for name in names if "packaged_release" in name}
-    assert release == {"MODEL_CARD.md", "metrics.json", "model.json", "model.onnx"}
+    assert release == {"MODEL_CARD.md", "metrics.json", "model.json", "model.onnx", "reference.parquet"}
     modules = {
         *(path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")),
         *(f"emotion_yolo/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "api").rglob("*.py")),
