@@ -205,8 +205,8 @@ class Engine:
             self.keeper = Keeper(
                 folder, below=settings.keep_below, on_outcome=lambda outcome: kept.labels(outcome).inc()
             )
-        if self._settings.shadow_model is not None:
-            self.shadow = Shadow(self._settings, self._metrics, on_scored=self._scored, waiting=waiting)
+        if settings.shadow_model is not None:
+            self.shadow = Shadow(settings, self._metrics, on_scored=self._scored, waiting=waiting)
 
     def _scored(self, record: ShadowRecord, agreement: Agreement) -> None:
         if self.keeper is not None and not agreement.complete:

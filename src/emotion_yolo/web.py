@@ -23,7 +23,6 @@ RUNTIME_FILES = {
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 """Files of the package's folder `dist`, with their SHA-256."""
-MODEL_FILES = (SPEC_NAME, "model.onnx")
 DEVICE = "device"
 """Folder of the files above."""
 MARK = "<html"

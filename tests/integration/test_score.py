@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from benchmarks.score_kills import COMMAND, digests, kill_and_resume
 from emotion_yolo.errors import DependencyError, ModelError, SourceError, StorageError
+from emotion_yolo.inference.artefact import CloseUp, read_spec, write_spec
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.predict.run import predict
 from emotion_yolo.predict.sources import Inputs
@@ -188,6 +190,19 @@ def test_another_run_over_it_is_refused(
     with pytest.raises(StorageError, match=f"holds another run .{named}"):
         run(pictures, tmp_path / "out", model, **changed)
     assert digests(tmp_path / "out") == before
+
+
+def test_the_same_network_named_in_another_way_is_another_run(pictures: Path, model: Path, tmp_path: Path) -> None:
+    """The digest is that of the network alone: how it is fed and read lies in model.json."""
+    run(pictures, tmp_path / "out", model)
+    changed = shutil.copytree(model, tmp_path / "changed")
+    spec = read_spec(changed)
+    write_spec(changed, spec.model_copy(update={"close_up": CloseUp(faces=1, side=96, face=32)}))
+    with pytest.raises(StorageError, match=r"close_up: None there, \{'faces': 1"):
+        run(pictures, tmp_path / "out", changed)
+    write_spec(changed, spec.model_copy(update={"input": spec.input.model_copy(update={"upscale_to": 64})}))
+    with pytest.raises(StorageError, match="upscale_to: 4096 there, 64 now"):
+        run(pictures, tmp_path / "out", changed)
 
 
 def test_another_model_or_source_is_refused(pictures: Path, model: Path, tmp_path: Path) -> None:

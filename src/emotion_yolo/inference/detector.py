@@ -181,12 +181,13 @@ class Detector:
         Raises:
             ImageError: the file cannot be read or decoded.
         """
-        pixels, factor = image, 1
-        if not isinstance(pixels, np.ndarray):
-            picture = read_picture(Path(pixels), fit=self.imgsz)
+        if isinstance(image, np.ndarray):
+            pixels, factor = image, 1
+            tensor, box = self.preprocess(pixels)
+        else:
+            picture = read_picture(Path(image), fit=self.imgsz)
             pixels, factor = picture.pixels, picture.factor
-        tensor, box = self.preprocess(pixels)
-        if factor > 1:
+            tensor, box = self.preprocess(pixels)
             box = box.in_full(picture.image_wh, factor)
         found = self.postprocess(self.infer(tensor), box, conf=conf, iou=iou, max_faces=max_faces)
         return self.name(found, pixels, factor=factor)

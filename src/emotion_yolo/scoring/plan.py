@@ -58,6 +58,9 @@ def identity(selection: Selection, options: Options, spec: ModelSpec) -> dict[st
         "iou": thresholds.iou,
         "ios": thresholds.ios,
         "temperature": spec.calibration.temperature,
+        "max_upscale": spec.input.max_upscale,
+        "upscale_to": spec.input.upscale_to,
+        "close_up": spec.close_up.model_dump() if spec.close_up else None,
     }
 
 
