@@ -21,6 +21,7 @@ Pixels = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
 Count = Annotated[int, Field(ge=0)]
 Device = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 """A GPU's number may be written as one: YAML reads `device: 0` so."""
+EmotionName = Literal["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
 Optimizer = Literal["AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD", "MuSGD"]
 """Ultralytics' but for `auto`, which would leave lr0, momentum and warmup_bias_lr unread."""
 
@@ -301,7 +302,7 @@ class Classifier(Fitting):
 
 
 class BaselineModel(_Section):
-    """One classifier of faces, and where its training starts."""
+    """One classifier of faces, where its training starts, and the faces it learns from where they are its own."""
 
     architecture: Annotated[str, Field(min_length=1)]
     imgsz: Annotated[int, Field(ge=32, le=384)]
@@ -309,6 +310,9 @@ class BaselineModel(_Section):
     hub: bool
     options: dict[str, int | float | str | bool]
     training: dict[str, Any]
+    sets: list[str] | None = None
+    classes: list[EmotionName] | None = None
+    train_faces: Count | None = None
 
     @model_validator(mode="after")
     def _starts_from_one_place(self) -> Self:
@@ -325,10 +329,15 @@ class Baselines(_Section):
     landmarks: Model
     margin: Annotated[float, Field(ge=1, le=3)]
     sets: list[str]
-    classes: list[Literal["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]]
+    classes: list[EmotionName]
     soft_labels: bool
     train_faces: Count
     training: dict[str, Any]
+
+    def of(self, name: str) -> Self:
+        """Return the settings of one of `models`: these, but for what its entry says of its own faces."""
+        own = self.models[name].model_dump(include={"sets", "classes", "train_faces"}, exclude_none=True)
+        return self.model_copy(update=own)
 
 
 class Params(_Section):

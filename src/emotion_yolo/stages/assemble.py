@@ -18,7 +18,7 @@ def main(name: str) -> None:
     params = load_params()
     folder, out, report = paths.CLASSIFIERS / name, paths.BASELINES / name, paths.ASSEMBLE_REPORT / name
     net = load(folder)
-    settings = params.baselines
+    settings = params.baselines.of(name)
     valid = read_faces(
         read_crops(paths.PREPARED, "valid"),
         settings=settings,

@@ -23,7 +23,8 @@ from emotion_yolo.tracking.tracker import Tracker
 def main(name: str) -> None:
     """Run the stage from the project's root."""
     params, started = load_params(), time.monotonic()
-    settings, model, fitting = params.baselines, baseline(params.baselines, name), params.fitting(name)
+    model, fitting = baseline(params.baselines, name), params.fitting(name)
+    settings = params.baselines.of(name)
     split, landmarks = read_split(paths.PREPARED, "train"), landmarks_of(settings)
     classes = classes_of(split, settings)
     cut = partial(read_faces, settings=settings, classes=classes, imgsz=model.imgsz, landmarks=landmarks)
