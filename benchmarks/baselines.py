@@ -2,7 +2,8 @@
 
 Each model is asked as it is served: it finds the face, then names it; a face that it does not find is named wrongly.
 Model and set are compared on the emotions that both have: a model is neither blamed nor credited for one that it was
-never taught, or that no face of the set shows.
+never taught, or that no face of the set shows. Models with the same detector share its look at a picture, so that what
+differs between them is the naming alone.
 """
 
 import argparse
@@ -11,7 +12,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,103 +23,130 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import median_ms
 from emotion_yolo import paths
-from emotion_yolo.data.prepared import Sample, decoded, read_crops
+from emotion_yolo.data.prepared import Sample, read_crops
 from emotion_yolo.drawing import evenly
-from emotion_yolo.evaluation.metrics import Interval, assign, bootstrap, mean_over_classes
+from emotion_yolo.evaluation.corruptions import CORRUPTIONS, PLAIN, Corruption
+from emotion_yolo.evaluation.metrics import Interval, Pair, assign, bootstrap, mean_over_classes, rank_emotion
+from emotion_yolo.evaluation.runs import AT_ONCE
 from emotion_yolo.inference.artefact import ModelSpec, read_spec
 from emotion_yolo.inference.calibration import expected_calibration_error
+from emotion_yolo.inference.detector import Detector
 from emotion_yolo.inference.loading import load_model
 from emotion_yolo.inference.model import FaceModel
 from emotion_yolo.inference.two_stage import TwoStage
+from emotion_yolo.progress import counting
+from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
-from emotion_yolo.structures.images import Image
+from emotion_yolo.structures.images import Image, read_rgb
+from emotion_yolo.structures.labels import Labels
 
-MEASURES = ("top1", "macro_recall", "ece", "votes_top1")
+MEASURES = ("top1", "macro_recall", "map50", "ece", "votes_top1", "robust")
 FACES = (1, 4, 16)
+_CONF = 0.01  # least confidence of a candidate, which average precision ranks
+_CANDIDATES = 20  # faces of a picture at most: its own come first
 _MAJORITY = 0.5  # share of the votes
-_TILE = 160  # px of a face's crop in the pictures that are timed
+_TILE = 160  # px of a face's crop in composed pictures
+_GRID = 2  # crops a side of a composed picture that is measured
 _ROUNDS = 15
+
+Votes = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """A model's answers to the crops of a set.
+    """A model's answers to pictures of named faces.
 
-    `cls` [N] are the labels, `soft` [N, 8] the votes (nan where there are none), `probabilities` [N, 8] those of the
-    face's prediction: zeros where it was not found, and in the columns of emotions that the model does not name.
+    `classes` are the ids that count: those of both the model and the pictures. `pairs` are the candidates, with the
+    probabilities of all eight emotions, and the labels of each picture; `votes` [M, 8] of its faces are nan where there
+    are none. A candidate is an answer from the confidence `conf` on.
     """
 
     classes: tuple[int, ...]
-    cls: NDArray[np.int64]
-    soft: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
-
-    @property
-    def found(self) -> NDArray[np.bool_]:
-        """Return [N] whether the face was found."""
-        found: NDArray[np.bool_] = self.probabilities.sum(axis=1) > 0
-        return found
-
-
-def answers_of(model: FaceModel, samples: Sequence[Sample]) -> Answers:
-    """Ask a model about crops of one named face each."""
-    columns = [NAMES.index(name) for name in model.spec.classes]
-    rows, cls, soft = [], [], []
-    for sample, image in decoded(samples):
-        found = model.predict(image)
-        (match,) = assign(found, sample.labels)
-        row = np.zeros(len(NAMES), np.float32)
-        if match >= 0:
-            row[columns] = found.probabilities[match]
-        rows.append(row)
-        cls.append(int(sample.labels.cls[0]))
-        soft.append(np.full(len(NAMES), np.nan, np.float32) if sample.soft is None else sample.soft[0])
-    shown = sorted({c for c in cls if c in columns})
-    return Answers(tuple(shown), np.asarray(cls), np.asarray(soft), np.asarray(rows))
+    pairs: Sequence[Pair]
+    votes: Sequence[Votes]
+    conf: float
 
 
 class Figures:
-    """The measures of answers as functions of how often each counts, for the bootstrap."""
+    """The measures of answers as functions of how often each picture counts, for the bootstrap."""
 
     def __init__(self, answers: Answers) -> None:
         ids = np.asarray(answers.classes)
-        self._kept = np.isin(answers.cls, ids)
-        shared = answers.probabilities[:, ids]
-        total = shared.sum(axis=1, keepdims=True)
-        self._shares = np.divide(shared, total, out=np.zeros_like(shared), where=total > 0)
-        self._truth = np.searchsorted(ids, np.where(self._kept, answers.cls, ids[0]))
-        self._found = self._kept & (total[:, 0] > 0)
-        self._right = self._found & (self._shares.argmax(axis=1) == self._truth)
-        votes = np.where(np.isfinite(answers.soft), answers.soft, 0)
-        of_shared = votes[:, ids]
-        self._voted = (of_shared.max(axis=1, initial=0) >= _MAJORITY) & np.isfinite(answers.soft).all(axis=1)
-        self._as_voted = self._voted & self._found & (self._shares.argmax(axis=1) == of_shared.argmax(axis=1))
+        pairs = [(_shared(found, ids), _asked(labels, ids)) for found, labels in answers.pairs]
+        self._rankings = [rank_emotion(pairs, emotion, conf=_CONF) for emotion in answers.classes]
         self._classes = len(ids)
+        picture, truth, shares, votes = [], [], [], []
+        for index, ((found, labels), given) in enumerate(zip(pairs, answers.votes, strict=True)):
+            served = _from(found, answers.conf)
+            for face, match in enumerate(assign(served, labels)):
+                if labels.cls[face] == FACE_ID:
+                    continue
+                picture.append(index)
+                truth.append(int(np.searchsorted(ids, labels.cls[face])))
+                shares.append(served.probabilities[match][ids] if match >= 0 else np.zeros(len(ids), np.float32))
+                votes.append(given[face][ids])
+        self._picture, self._truth = np.asarray(picture, np.int64), np.asarray(truth, np.int64)
+        self._shares = np.asarray(shares, np.float32).reshape(-1, len(ids))
+        voted = np.asarray(votes, np.float32).reshape(-1, len(ids))
+        self._found = self._shares.sum(axis=1) > 0
+        named = self._shares.argmax(axis=1)
+        self._right = self._found & (named == self._truth)
+        has_votes = np.isfinite(voted).all(axis=1)
+        self._voted = has_votes & (np.where(np.isfinite(voted), voted, 0).max(axis=1, initial=0) >= _MAJORITY)
+        self._as_voted = self._voted & self._found & (named == np.nan_to_num(voted).argmax(axis=1))
 
     @property
     def faces(self) -> int:
         """How many faces are compared."""
-        return int(self._kept.sum())
+        return len(self._truth)
 
     def __call__(self, weights: NDArray[np.float64]) -> dict[str, float]:
-        """Return the `MEASURES`, nan where there is nothing to measure; `weights` is [faces]."""
-        of_class = [weights * self._kept * (self._truth == place) for place in range(self._classes)]
-        recalls = [_ratio((of * self._right).sum(), of.sum()) for of in of_class]
+        """Return the `MEASURES` but `robust`, nan where there is nothing to measure; `weights` is [pictures]."""
+        weight = weights[self._picture]
+        of_class = [weight * (self._truth == place) for place in range(self._classes)]
+        recalls = [_ratio(float(of @ self._right), float(of.sum())) for of in of_class]
+        precisions = [float(ranking.average_precision(weights)[0]) for ranking in self._rankings]
         return {
-            "top1": _ratio(float(weights @ self._right), float(weights @ self._kept)),
+            "top1": _ratio(float(weight @ self._right), float(weight.sum())),
             "macro_recall": mean_over_classes(np.asarray(recalls)),
-            "ece": expected_calibration_error(self._shares, self._truth, weights=weights * self._found),
-            "votes_top1": _ratio(float(weights @ self._as_voted), float(weights @ self._voted)),
+            "map50": mean_over_classes(np.asarray(precisions)),
+            "ece": expected_calibration_error(self._shares, self._truth, weights=weight * self._found),
+            "votes_top1": _ratio(float(weight @ self._as_voted), float(weight @ self._voted)),
         }
 
 
+def _shared(found: Detections, ids: NDArray[np.int64]) -> Detections:
+    """Return faces with the probabilities of all eight emotions, of which those of `ids` share out 1."""
+    eight = np.zeros((len(found), len(NAMES)), np.float32)
+    eight[:, [NAMES.index(name) for name in found.names]] = found.probabilities
+    kept = np.zeros_like(eight)
+    kept[:, ids] = eight[:, ids]
+    total = kept.sum(axis=1, keepdims=True)
+    kept[:, ids] = np.divide(
+        kept[:, ids], total, out=np.full((len(found), len(ids)), 1 / len(ids), np.float32), where=total > 0
+    )
+    return found.renamed(kept, NAMES)
+
+
+def _asked(labels: Labels, ids: NDArray[np.int64]) -> Labels:
+    """Return labels in which a face of an emotion that is not shared is one of unknown expression."""
+    return Labels(np.where(np.isin(labels.cls, ids), labels.cls, FACE_ID), labels.xywhn)
+
+
+def _from(found: Detections, conf: float) -> Detections:
+    count = int((found.confidence >= conf).sum())
+    return Detections(
+        found.xyxy[:count], found.confidence[:count], found.probabilities[:count], found.image_wh, found.names
+    )
+
+
 def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole > 0 else float("nan")
+    return part / whole if whole > 0 else float("nan")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model on a set, or on none for what it costs."""
+    """A model on a set."""
 
     model: str
     crops: str
@@ -129,51 +158,175 @@ class Row:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model takes: ms a picture by number of faces, MB on disk, peak MB of a process that serves it."""
+    """What a model takes: ms a picture by number of faces, MB on disk, peak MB of a process that serves it.
+
+    `minutes` its classifier's training took, on `faces` with `hardware`.
+    """
 
     model: str
     crops: str
     latency_ms: dict[int, float]
     megabytes: float
     memory_mb: float
-    minutes: float | None
+    minutes: float | None = None
+    faces: int | None = None
+    hardware: str = ""
 
 
-def variants(folder: Path) -> Iterator[tuple[str, FaceModel]]:
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A model in one of the ways in which it cuts out a face."""
+
+    folder: Path
+    crops: str
+    model: FaceModel
+
+    @property
+    def detector(self) -> Detector:
+        """What finds the faces."""
+        assert isinstance(self.model, TwoStage | Detector)
+        return self.model.detector if isinstance(self.model, TwoStage) else self.model
+
+
+def contenders(folder: Path, *, threads: int = 0) -> Iterator[Contender]:
     """Yield a model, and where it aligns faces the same without."""
-    model = load_model(folder)
-    yield ("aligned" if model.spec.classifier and model.spec.classifier.landmarks else "plain"), model
-    if isinstance(model, TwoStage) and model.spec.classifier and model.spec.classifier.landmarks:
-        yield "plain", model.without_landmarks()
+    model = load_model(folder, threads=threads)
+    if not (model.spec.classifier and model.spec.classifier.landmarks):
+        yield Contender(folder, "plain", model)
+        return
+    assert isinstance(model, TwoStage)
+    yield Contender(folder, "aligned", model)
+    yield Contender(folder, "plain", model.without_landmarks())
 
 
-def rows_of(folder: Path, prepared: Path, *, most: int, resamples: int) -> Iterator[Row]:
-    """Yield a row for each set of the prepared test crops; `most` crops of each, evenly picked, 0 = all."""
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture that models are asked about, its faces, and their votes [M, 8]."""
+
+    image: Image
+    labels: Labels
+    votes: Votes
+
+
+def single(sample: Sample, change: Corruption) -> Shown:
+    """Read the crop of one face, and change it."""
+    image, labels = change(read_rgb(sample.image), sample.labels)
+    return Shown(image, labels, _votes(sample))
+
+
+def composed(samples: Sequence[Sample]) -> Shown:
+    """Lay the crops of `_GRID`² faces out in a square picture."""
+    xywhn, cls = [], []
+    for place, sample in enumerate(samples):
+        row, column = divmod(place, _GRID)
+        shift = np.asarray([column, row, 0, 0])
+        xywhn.append((sample.labels.xywhn + shift) / _GRID)
+        cls.append(sample.labels.cls)
+    tiles = [read_rgb(sample.image) for sample in samples]
+    labels = Labels(np.concatenate(cls), np.concatenate(xywhn))
+    return Shown(sheet(tiles, _GRID**2), labels, np.concatenate([_votes(sample) for sample in samples]))
+
+
+def _votes(sample: Sample) -> Votes:
+    if sample.soft is None:
+        return np.full((len(sample.labels), len(NAMES)), np.nan, np.float32)
+    return np.asarray(sample.soft, np.float32)
+
+
+def ask(asked: Sequence[Contender], pictures: Sequence[partial[Shown]], *, title: str) -> list[Answers]:
+    """Ask every contender about every picture; returns the answers in the order of `asked`."""
+
+    def show(read: partial[Shown]) -> tuple[Shown, list[Detections]]:
+        shown = read()
+        looks: dict[str, Detections] = {}
+        named = []
+        for contender in asked:
+            digest = contender.model.spec.files["onnx"].sha256
+            if digest not in looks:
+                looks[digest] = _look(contender.detector, shown.image)
+            named.append(contender.model.name(looks[digest], shown.image))
+        return shown, named
+
+    shown_all, named_all = [], []
+    with counting(title) as progress, ThreadPoolExecutor(AT_ONCE) as pool:
+        for done, (shown, named) in enumerate(pool.map(show, pictures), start=1):
+            shown_all.append((shown.labels, shown.votes))
+            named_all.append(named)
+            progress(done, len(pictures))
+    there = {int(cls) for labels, _ in shown_all for cls in labels.cls if cls != FACE_ID}
+    answers = []
+    for place, contender in enumerate(asked):
+        ids = tuple(sorted(there & {NAMES.index(name) for name in contender.model.spec.classes}))
+        pairs = [(named[place], labels) for named, (labels, _) in zip(named_all, shown_all, strict=True)]
+        conf = contender.model.spec.thresholds.conf
+        answers.append(Answers(ids, pairs, [votes for _, votes in shown_all], conf))
+    return answers
+
+
+def _look(detector: Detector, image: Image) -> Detections:
+    tensor, box = detector.preprocess(image)
+    return detector.postprocess(detector.infer(tensor), box, conf=_CONF, max_faces=_CANDIDATES)
+
+
+def rows_of(
+    asked: Sequence[Contender], prepared: Path, *, most: int, scenes: int, robustness: int, resamples: int
+) -> Iterator[Row]:
+    """Yield the rows of each set of the prepared test crops, and of pictures composed of them.
+
+    `most` crops of each set are asked about, `scenes` composed pictures, and `robustness` crops under every corruption;
+    all evenly picked, 0 crops = all.
+    """
     by_set: dict[str, list[Sample]] = {}
     for sample in read_crops(prepared, "test"):
         if len(sample.labels) == 1 and sample.labels.cls[0] != FACE_ID:
             by_set.setdefault(sample.set, []).append(sample)
-    for how, model in variants(folder):
-        for name, samples in sorted(by_set.items()):
-            asked = evenly(samples, most) if most else samples
-            figures, count = Figures(answers_of(model, asked)), len(asked)
-            measures = {key: value for key, value in figures(np.ones(count)).items() if np.isfinite(value)}
-            intervals = bootstrap(figures, count, resamples=resamples, seed=0)
-            yield Row(str(folder), how, name, figures.faces, measures, intervals)
+    for name, samples in sorted(by_set.items()):
+        some = evenly(samples, robustness)
+        robust = [
+            [Figures(answers)(np.ones(len(some)))["top1"] for answers in ask(asked, reads, title=f"{name} {change}")]
+            for change, reads in (
+                (change, [partial(single, sample, corruption) for sample in some])
+                for change, corruption in CORRUPTIONS.items()
+                if change != PLAIN and some
+            )
+        ]
+        crops = [partial(single, sample, CORRUPTIONS[PLAIN]) for sample in (evenly(samples, most) if most else samples)]
+        mixed = evenly(samples, scenes * _GRID**2)
+        order = np.random.default_rng(0).permutation(len(mixed) // _GRID**2 * _GRID**2).reshape(-1, _GRID**2)
+        sheets = [partial(composed, [mixed[place] for place in row]) for row in order]
+        for title, reads in ((name, crops), (f"{name}, {_GRID}×{_GRID}", sheets)):
+            for place, (contender, answers) in enumerate(zip(asked, ask(asked, reads, title=title), strict=True)):
+                figures = Figures(answers)
+                measures = figures(np.ones(len(reads)))
+                if robust and title == name:
+                    measures["robust"] = float(np.mean([of_change[place] for of_change in robust]))
+                yield Row(
+                    str(contender.folder),
+                    contender.crops,
+                    title,
+                    figures.faces,
+                    {key: value for key, value in measures.items() if np.isfinite(value)},
+                    bootstrap(figures, len(reads), resamples=resamples, seed=0),
+                )
 
 
 def cost_of(folder: Path, prepared: Path) -> Iterator[Cost]:
     """Yield what a model costs, and what it does without alignment."""
-    crops = read_crops(prepared, "test")[: max(FACES)]
-    tiles = [image for _, image in decoded(crops)]
-    for how, model in variants(folder):
+    tiles = [read_rgb(sample.image) for sample in read_crops(prepared, "test")[: max(FACES)]]
+    run = paths.CLASSIFIERS / folder.name / paths.RUN.name
+    for contender in contenders(folder):
+        model = contender.model
         latency = {
             count: median_ms(partial(model.predict, sheet(tiles, count)), count=_ROUNDS, warm_up=2) for count in FACES
         }
-        spec = model.spec
-        run = paths.CLASSIFIERS / folder.name / paths.RUN.name
-        minutes = json.loads(run.read_text("utf-8"))["minutes"] if spec.classifier and run.is_file() else None
-        yield Cost(str(folder), how, latency, _bytes(spec, aligned=how == "aligned") / 1e6, _memory(folder), minutes)
+        size = _bytes(model.spec, aligned=contender.crops == "aligned") / 1e6
+        cost = Cost(str(folder), contender.crops, latency, size, _memory(folder))
+        if model.spec.classifier and run.is_file():
+            record = json.loads(run.read_text("utf-8"))
+            where = record["environment"]
+            hardware = f"{where['threads']} threads of {where['cpu']}" if where["device"] == "cpu" else where["device"]
+            cost = replace(cost, minutes=record["minutes"], faces=record["train_faces"], hardware=hardware)
+        yield cost
 
 
 def sheet(tiles: Sequence[Image], count: int) -> Image:
@@ -211,20 +364,25 @@ def table(rows: Sequence[Row], costs: Sequence[Cost]) -> str:
         cells = [_cell(row, name) for name in MEASURES]
         lines.append(f"| {row.model} | {row.crops} | {row.set} | {row.faces:,} | {' | '.join(cells)} |")
     heads = [f"ms, {count} face{'s' * (count > 1)}" for count in FACES]
-    lines += ["", f"| model | crops | {' | '.join(heads)} | MB | peak MB | training, min |", "|---" * 8 + "|"]
+    lines += ["", f"| model | crops | {' | '.join(heads)} | MB | peak MB | trained on | min | hardware |"]
+    lines += ["|---" * 10 + "|"]
     for cost in costs:
         times = " | ".join(f"{cost.latency_ms[count]:.1f}" for count in FACES)
-        minutes = "–" if cost.minutes is None else f"{cost.minutes:g}"
-        size = f"{cost.megabytes:.1f} | {cost.memory_mb:.0f}"
-        lines.append(f"| {cost.model} | {cost.crops} | {times} | {size} | {minutes} |")
+        trained = f"{cost.faces:,} | {cost.minutes:g} | {cost.hardware}" if cost.faces else "– | – | –"
+        lines.append(
+            f"| {cost.model} | {cost.crops} | {times} | {cost.megabytes:.1f} | {cost.memory_mb:.0f} | {trained} |"
+        )
     return "\n".join(lines)
 
 
 def _cell(row: Row, name: str) -> str:
     if name not in row.measures:
         return "–"
-    low, high = row.intervals.get(name, (float("nan"), float("nan")))
-    return f"{row.measures[name]:.3f} ({low:.3f}–{high:.3f})"
+    value = f"{row.measures[name]:.3f}"
+    if name not in row.intervals:
+        return value
+    low, high = row.intervals[name]
+    return f"{value} ({low:.3f}–{high:.3f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -233,16 +391,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("models", nargs="*", type=Path, help="folders; models/release and models/baselines/* if none")
     parser.add_argument("--prepared", type=Path, default=paths.PREPARED)
     parser.add_argument("--most", type=int, default=0, help="test crops of each set, evenly picked; 0 = all")
+    parser.add_argument("--scenes", type=int, default=100, help="composed pictures of each set")
+    parser.add_argument("--robustness", type=int, default=60, help="crops of each set under every corruption; 0 = none")
     parser.add_argument("--resamples", type=int, default=200)
     parser.add_argument("--out", type=Path, default=paths.REPORTS / "baselines")
     chosen = parser.parse_args(arguments)
     folders = chosen.models or [paths.RELEASE, *sorted(path.parent for path in paths.BASELINES.glob("*/model.json"))]
-    rows, costs = [], []
     for folder in folders:
-        read_spec(folder)  # a wrong folder is said before anything is measured
-    for folder in folders:
-        rows += rows_of(folder, chosen.prepared, most=chosen.most, resamples=chosen.resamples)
-        costs += cost_of(folder, chosen.prepared)
+        read_spec(folder)  # a wrong folder is reported before anything is measured
+    asked = [contender for folder in folders for contender in contenders(folder, threads=1)]
+    sizes = {name: getattr(chosen, name) for name in ("most", "scenes", "robustness", "resamples")}
+    rows = list(rows_of(asked, chosen.prepared, **sizes))
+    costs = [cost for folder in folders for cost in cost_of(folder, chosen.prepared)]
     text = table(rows, costs)
     chosen.out.mkdir(parents=True, exist_ok=True)
     (chosen.out / "table.md").write_text(text + "\n", "utf-8")

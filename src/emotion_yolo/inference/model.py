@@ -56,3 +56,9 @@ class FaceModel(Protocol):
 
     def predict(self, image: Image, *, conf: float | None = None, max_faces: int = MAX_FACES) -> Detections:
         """Find the faces in an RGB picture [H, W, 3] uint8 and name their expressions."""
+
+    def name(self, found: Detections, image: Image, *, factor: int = 1, on_phase: OnPhase = unobserved) -> Detections:
+        """Return the faces of a picture with the probabilities that a second look gives, if the model takes one.
+
+        `image` is the RGB picture [H, W, 3], decoded `factor` times smaller than the one that `found` is of.
+        """

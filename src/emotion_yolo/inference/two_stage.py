@@ -32,7 +32,8 @@ class TwoStage:
         self.spec = spec
         self.canvases, self.imgsz, self.backend = detector.canvases, detector.imgsz, detector.backend
         self._second: SecondStage = spec.classifier
-        self._detector, self._classifier, self._landmarks = detector, classifier, landmarks
+        self.detector = detector
+        self._classifier, self._landmarks = classifier, landmarks
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
@@ -54,7 +55,7 @@ class TwoStage:
 
     def without_landmarks(self) -> Self:
         """Return the same model that cuts every face out as it lies, to measure what alignment is worth."""
-        return type(self)(self.spec, self._detector, self._classifier, None)
+        return type(self)(self.spec, self.detector, self._classifier, None)
 
     @property
     def crops(self) -> dict[str, int]:
@@ -72,10 +73,14 @@ class TwoStage:
         on_phase: OnPhase = unobserved,
     ) -> Detections:
         """See `FaceModel`."""
-        found = self._detector.predict_picture(picture, conf=conf, max_faces=max_faces, keep=keep, on_phase=on_phase)
+        found = self.detector.predict_picture(picture, conf=conf, max_faces=max_faces, keep=keep, on_phase=on_phase)
+        return self.name(found, picture.pixels, factor=picture.factor, on_phase=on_phase)
+
+    def name(self, found: Detections, image: Image, *, factor: int = 1, on_phase: OnPhase = unobserved) -> Detections:
+        """See `FaceModel`."""
         if not len(found):
             return Detections.empty(found.image_wh, self.spec.classes)
-        crops = [self._crop(picture.pixels, box / picture.factor) for box in found.xyxy]
+        crops = [self._crop(image, box / factor) for box in found.xyxy]
         with self._lock:
             self._counts.update("aligned" if crop.aligned else "plain" for crop in crops)
         on_phase("preprocess")
