@@ -76,6 +76,7 @@ class Scenes(_Section):
     use: bool
     valid: Share
     test: Share
+    seed: Count
     side: Annotated[int, Field(ge=64, le=4096)]
     min_face: Annotated[int, Field(ge=0)]
     rounds: Annotated[int, Field(ge=1, le=32)]
@@ -302,7 +303,7 @@ class Classifier(Fitting):
 
 
 class BaselineModel(_Section):
-    """One classifier of faces, where its training starts, and the faces it learns from where they are its own."""
+    """One classifier of faces, and where its training starts."""
 
     architecture: Annotated[str, Field(min_length=1)]
     imgsz: Annotated[int, Field(ge=32, le=384)]
@@ -310,15 +311,16 @@ class BaselineModel(_Section):
     hub: bool
     options: dict[str, int | float | str | bool]
     training: dict[str, Any]
-    sets: list[str] | None = None
-    classes: list[EmotionName] | None = None
-    train_faces: Count | None = None
+    faces: dict[str, Any]
 
     @model_validator(mode="after")
     def _starts_from_one_place(self) -> Self:
         if self.hub and model_path(self.weights):
             raise ValueError(f"hub is true and weights are {self.weights!r}; start from one of them")
         return self
+
+
+_OF_FACES = {"sets", "classes", "train_faces", "soft_labels"}
 
 
 class Baselines(_Section):
@@ -335,9 +337,8 @@ class Baselines(_Section):
     training: dict[str, Any]
 
     def of(self, name: str) -> Self:
-        """Return the settings of one of `models`: these, but for what its entry says of its own faces."""
-        own = self.models[name].model_dump(include={"sets", "classes", "train_faces"}, exclude_none=True)
-        return self.model_copy(update=own)
+        """Return the settings of one of `models`: these, but for the values that its `faces` changes."""
+        return type(self).model_validate({**self.model_dump(), **self.models[name].faces})
 
 
 class Params(_Section):
@@ -352,14 +353,23 @@ class Params(_Section):
     baselines: Baselines
 
     @model_validator(mode="after")
-    def _changes_are_of_the_classifier(self) -> Self:
-        for name in self.baselines.models:
-            try:
-                self.fitting(name)
-            except ValidationError as error:
-                (first, *_) = error.errors(include_url=False)
-                got = f"{'.'.join(map(str, first['loc']))}: got {first['input']!r}: {first['msg']}"
-                raise ValueError(f"baselines.training or baselines.models.{name}.training: {got}") from error
+    def _baselines_change_what_there_is(self) -> Self:
+        for name, model in self.baselines.models.items():
+            of_model = f"baselines.models.{name}"
+            if unknown := sorted(set(model.faces) - _OF_FACES):
+                expected = ", ".join(sorted(_OF_FACES))
+                raise ValueError(f"{of_model}.faces: got {', '.join(unknown)}, expected some of {expected}")
+            places = {
+                f"baselines.training or {of_model}.training": self.fitting,
+                f"{of_model}.faces": self.baselines.of,
+            }
+            for place, changed in places.items():
+                try:
+                    changed(name)
+                except ValidationError as error:
+                    (first, *_) = error.errors(include_url=False)
+                    got = f"{'.'.join(map(str, first['loc']))}: got {first['input']!r}: {first['msg']}"
+                    raise ValueError(f"{place}: {got}") from error
         return self
 
     def fitting(self, name: str) -> Fitting:

@@ -41,6 +41,7 @@ def model(architecture: str, **changes: Any) -> BaselineModel:
         "hub": False,
         "options": SMALL.get(architecture, {}),
         "training": {},
+        "faces": {},
     }
     return BaselineModel.model_validate({"architecture": architecture, **given, **changes})
 

@@ -243,6 +243,31 @@ def test_changes_of_a_training_are_checked_as_strictly(changed: Write, training:
     assert len(said) < 300
 
 
+def one_baseline(changed: Write, faces: object) -> Path:
+    entry = {"architecture": "resnet18", "imgsz": 64, "weights": "models/none", "hub": False, "options": {}}
+    return changed(baselines__models={"one": {**entry, "training": {}, "faces": faces}})
+
+
+def test_a_baseline_may_learn_from_faces_of_its_own(changed: Write) -> None:
+    given = load_params(one_baseline(changed, {"sets": ["fer2013"], "train_faces": 500})).baselines
+    assert (given.of("one").sets, given.of("one").train_faces) == (["fer2013"], 500)
+    assert given.of("one").margin == given.margin
+    assert given.sets == []
+
+
+@pytest.mark.parametrize(
+    ("faces", "message"),
+    [
+        ({"margin": 2}, "baselines.models.one.faces: got margin, expected some of classes, sets, soft_labels"),
+        ({"train_faces": -1}, "baselines.models.one.faces: train_faces: got -1"),
+        ({"classes": ["angry"]}, "baselines.models.one.faces: classes.0: got 'angry'"),
+    ],
+)
+def test_faces_of_a_baseline_are_checked_as_strictly(changed: Write, faces: object, message: str) -> None:
+    assert message in complaint(one_baseline(changed, faces))
+
+
 def test_a_baseline_starts_from_one_place(changed: Write) -> None:
-    entry = {"architecture": "resnet18", "imgsz": 64, "weights": "a.pth", "hub": True, "options": {}, "training": {}}
+    entry = {"architecture": "resnet18", "imgsz": 64, "weights": "a.pth", "hub": True, "options": {}}
+    entry |= {"training": {}, "faces": {}}
     assert "hub is true and weights are 'a.pth'" in complaint(changed(baselines__models={"one": entry}))

@@ -7,10 +7,12 @@ import pytest
 
 from emotion_yolo.data.cards import Split
 from emotion_yolo.data.prepared import Sample, Writer, read_scenes
+from emotion_yolo.data.sets import UNDEALT
 from emotion_yolo.errors import StorageError
 from emotion_yolo.params import Prepare, load_params
-from emotion_yolo.preparation.checks import Record
+from emotion_yolo.preparation.checks import Record, Scan
 from emotion_yolo.preparation.photographs import Written, dealt, without_repetition, write_photographs
+from emotion_yolo.preparation.preparing import with_splits
 from emotion_yolo.structures.boxes import xywhn_to_xyxy
 from emotion_yolo.structures.emotions import FACE_ID
 from emotion_yolo.structures.images import Image, read_rgb
@@ -125,6 +127,20 @@ def test_photographs_are_dealt_out_by_share(tmp_path: Path) -> None:
     records = [replace(record, image=Path(f"{i}.jpg")) for i in range(20)]
     splits = [each.split for each in dealt(records, valid=0.1, test=0.25, seed=0)]
     assert [splits.count(split) for split in ("train", "valid", "test")] == [13, 2, 5]
+
+
+def test_another_seed_of_the_sheets_leaves_the_splits_of_photographs_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / UNDEALT).mkdir()
+    record = photograph(tmp_path)
+    records = tuple(replace(record, image=Path(f"{i}.jpg")) for i in range(40))
+    found = Scan(tmp_path, records, (), {}, (), {})
+
+    def splits(settings: Prepare) -> list[str]:
+        return [each.split for each in with_splits(found, tmp_path, settings)]
+
+    drawn = splits(params())
+    assert splits(params().model_copy(update={"seed": 5})) == drawn
+    assert splits(params(seed=5)) != drawn
 
 
 def test_a_picture_that_cannot_be_written_stops_the_stage(tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def with_splits(found: Scan, folder: Path, params: Prepare) -> Sequence[Record]:
     """Return the pictures of a set, dealt out to splits if it has none of its own."""
     if not (folder / UNDEALT).is_dir():
         return found.records
-    return dealt(found.records, valid=params.scenes.valid, test=params.scenes.test, seed=params.seed)
+    given = params.scenes
+    return dealt(found.records, valid=given.valid, test=given.test, seed=given.seed)
 
 
 def localised(records: Sequence[Record], params: Prepare, *, report: Path) -> LocalisedCrops:
