@@ -151,7 +151,7 @@ def test_a_stage_of_the_baselines_is_named_as_its_module_and_runs_in_the_root(na
 def test_every_param_of_the_baselines_that_is_read_for_a_model_is_of_a_stage() -> None:
     listed = {param for name in BASELINE_STAGES for param in baseline_stage(name)["params"]}
     named = re.findall(r"\$\{(baselines\.\w+)\}", str([baseline_stage(name) for name in BASELINE_STAGES]))
-    read = {param.removesuffix(".${key}") for param in listed.union(named) if param.startswith("baselines")}
+    read = {param.partition(".${key}")[0] for param in listed.union(named) if param.startswith("baselines")}
     assert read == {f"baselines.{name}" for name in Baselines.model_fields}
 
 

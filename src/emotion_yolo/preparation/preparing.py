@@ -107,8 +107,8 @@ def with_splits(found: Scan, folder: Path, params: Prepare) -> Sequence[Record]:
     """Return the pictures of a set, dealt out to splits if it has none of its own."""
     if not (folder / UNDEALT).is_dir():
         return found.records
-    given = params.scenes
-    return dealt(found.records, valid=given.valid, test=given.test, seed=given.seed)
+    scenes = params.scenes
+    return dealt(found.records, valid=scenes.valid, test=scenes.test, seed=scenes.seed)
 
 
 def localised(records: Sequence[Record], params: Prepare, *, report: Path) -> LocalisedCrops:
