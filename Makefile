@@ -8,6 +8,8 @@ export DVC_NO_ANALYTICS := 1
 export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site-cache
 # Settings that would install elsewhere than into .venv.
 unexport PIP_USER PIP_TARGET PIP_PREFIX
+# Without bytecode each of the hundreds of processes that tests and stages start compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS ?= true
 ifdef PIP_EXTRA_INDEX_URL
 export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)

@@ -1,6 +1,7 @@
 """What concerns all tests."""
 
 import ast
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import hypothesis
 import pytest
 
 from tests.e2e.browser import NAMES, find_browser
+
+# Workers share the cores: threads of torch, NumPy and their subprocesses would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is slow, and nothing is wrong with the example that was drawn then.
 hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -1,15 +1,28 @@
 """Feedback: who may give it, what it may be, and where it goes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
+from api.main import create_app
+from api.settings import Settings
 from tests.api.conftest import Serve, code_of
 from tests.api.process import wait_until
 from tests.api.test_prediction_log import metric, rows
 
 KEY = "a-key-of-the-tests-0"
 GIVEN = {"request_id": "mine-1", "item": 0, "face": 1, "emotion": "sad"}
+
+
+@pytest.fixture(scope="module")
+def logging_client(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Return the client of a server with a prediction log, for requests that it refuses."""
+    log = tmp_path_factory.mktemp("feedback") / "log.db"
+    with TestClient(create_app(Settings(model=model_folder, threads=1, log_db=log))) as running:
+        wait_until(lambda: running.get("/readyz").status_code == 200)
+        yield running
 
 
 def test_feedback_is_written_beside_the_answers(serve: Serve, photo: bytes, tmp_path: Path) -> None:
@@ -45,15 +58,15 @@ def test_feedback_needs_the_key_and_counts_to_the_rate(serve: Serve, tmp_path: P
         {"note": "text"},
     ],
 )
-def test_refuses_what_is_no_feedback(serve: Serve, tmp_path: Path, changes: dict) -> None:
-    answer = serve(log_db=tmp_path / "log.db").post("/v1/feedback", json=GIVEN | changes)
+def test_refuses_what_is_no_feedback(logging_client: TestClient, changes: dict) -> None:
+    answer = logging_client.post("/v1/feedback", json=GIVEN | changes)
     assert (answer.status_code, code_of(answer)) == (422, "invalid_parameter")
 
 
 @pytest.mark.parametrize(("body", "code"), [(b"{", "invalid_parameter"), (b" " * 5_000, "too_large")])
-def test_refuses_bodies_that_are_none(serve: Serve, tmp_path: Path, body: bytes, code: str) -> None:
+def test_refuses_bodies_that_are_none(logging_client: TestClient, body: bytes, code: str) -> None:
     headers = {"content-type": "application/json"}
-    answer = serve(log_db=tmp_path / "log.db").post("/v1/feedback", content=body, headers=headers)
+    answer = logging_client.post("/v1/feedback", content=body, headers=headers)
     assert code_of(answer) == code
 
 

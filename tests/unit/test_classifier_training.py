@@ -41,9 +41,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
 def train(weights: Weights) -> Callable[..., tuple[FaceNet, float]]:
     def call(checkpoint: Path, **options: Any) -> tuple[FaceNet, float]:
         on_epoch = options.pop("on_epoch", lambda *_: None)
+        crops = coloured(options.pop("copies", 2))
         params = settings(**{"epochs": 2, "lr": 0.03, "batch": 8, **options})
-        net = start_net(weights, coloured(6).pictures, params)
-        net = train_classifier(net, coloured(6), coloured(1), params, checkpoint=checkpoint, on_epoch=on_epoch)
+        net = start_net(weights, crops.pictures, params)
+        net = train_classifier(net, crops, coloured(1), params, checkpoint=checkpoint, on_epoch=on_epoch)
         return net, temperature_of(logits_of(net, coloured(1)), coloured(1))
 
     return call
@@ -53,7 +54,7 @@ def test_it_learns_what_it_is_shown_and_tells_of_each_epoch(
     train: Callable[..., tuple[FaceNet, float]], tmp_path: Path
 ) -> None:
     epochs: list[Epoch] = []
-    net, temperature = train(tmp_path / "run.pt", epochs=8, on_epoch=epochs.append)
+    net, temperature = train(tmp_path / "run.pt", copies=6, epochs=8, on_epoch=epochs.append)
     assert [epoch.number for epoch in epochs] == list(range(1, 9))
     assert epochs[-1].loss < epochs[0].loss
     assert epochs[-1].valid_top1 == epochs[-1].valid_macro_recall >= 0.75
