@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 
 from emotion_yolo.errors import SettingsError
+from emotion_yolo.page import DEVICE, DEVICE_CSP, DEVICE_FILES, MARK, SERVER_CSP
 
 from ..problems import Code, Problem
 from .deps import ThisApp
@@ -17,32 +18,25 @@ _MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_FILES = {path.name: path.read_bytes() for path in _STATIC.iterdir() if path.suffix in _MEDIA_TYPES}
-
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-# For the page that can work in the browser: WebAssembly, which allows no script from elsewhere.
-_DEVICE_CSP = CSP.replace("script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'")
 _DEVICE_TYPES = {
-    "ort.wasm.bundle.min.mjs": _MEDIA_TYPES[".js"],
-    "ort-wasm-simd-threaded.wasm": "application/wasm",
-    "model.json": "application/json",
-    "model.onnx": "application/octet-stream",
+    ".mjs": _MEDIA_TYPES[".js"],
+    ".wasm": "application/wasm",
+    ".json": "application/json",
+    ".onnx": "application/octet-stream",
 }
+_FILES = {path.name: path.read_bytes() for path in _STATIC.iterdir() if path.suffix in _MEDIA_TYPES}
 
 router = APIRouter(include_in_schema=False)
 
 
 def check_web(folder: Path) -> None:
-    """Return if a folder of `emotion-yolo export-web` is whole.
+    """Return if a folder of `emotion-yolo export-web` is complete.
 
     Raises:
         SettingsError: it is not.
     """
-    if missing := [name for name in _DEVICE_TYPES if not (folder / "device" / name).is_file()]:
-        message = f"EMOTION_WEB: {folder} has no device/{missing[0]}"
+    if missing := [name for name in DEVICE_FILES if not (folder / DEVICE / name).is_file()]:
+        message = f"EMOTION_WEB: {folder} has no {DEVICE}/{missing[0]}"
         raise SettingsError(f"{message}; write the folder with emotion-yolo export-web")
 
 
@@ -51,18 +45,19 @@ async def page(app: ThisApp) -> Response:
     """Return the page."""
     if app.settings.web is None:
         return _file("index.html")
-    content = _FILES["index.html"].replace(b"<html", b"<html data-device", 1)
-    headers = {"content-security-policy": _DEVICE_CSP, "cache-control": "no-cache"}
+    content = _FILES["index.html"].replace(MARK.encode(), f"{MARK} data-device".encode(), 1)
+    headers = {"content-security-policy": DEVICE_CSP, "cache-control": "no-cache"}
     return Response(content, media_type=_MEDIA_TYPES[".html"], headers=headers)
 
 
 @router.get("/device/{name}")
 async def device(name: str, app: ThisApp) -> Response:
     """Return a file that the page needs to find faces in the browser."""
-    if app.settings.web is None or name not in _DEVICE_TYPES:
+    if app.settings.web is None or name not in DEVICE_FILES:
         raise Problem(Code.NOT_FOUND, "there is no such file")
-    headers = {"content-security-policy": _DEVICE_CSP, "cache-control": "max-age=3600"}
-    return FileResponse(app.settings.web / "device" / name, media_type=_DEVICE_TYPES[name], headers=headers)
+    headers = {"content-security-policy": DEVICE_CSP, "cache-control": "max-age=3600"}
+    path = app.settings.web / DEVICE / name
+    return FileResponse(path, media_type=_DEVICE_TYPES[path.suffix], headers=headers)
 
 
 @router.get("/docs")
@@ -80,7 +75,7 @@ async def static(name: str) -> Response:
 
 
 def _file(name: str) -> Response:
-    # A worker has the policy of its own file.
-    policy = _DEVICE_CSP if name == "device.js" else CSP
+    # A worker's policy is that of its file.
+    policy = DEVICE_CSP if name == "device.js" else SERVER_CSP
     headers = {"content-security-policy": policy, "cache-control": "no-cache"}
     return Response(_FILES[name], media_type=_MEDIA_TYPES[Path(name).suffix], headers=headers)

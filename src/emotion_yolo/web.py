@@ -16,24 +16,7 @@ from tempfile import TemporaryDirectory
 
 from emotion_yolo.errors import ModelError, SourceError, StorageError
 from emotion_yolo.inference.artefact import SPEC_NAME, checked_file, read_spec
-
-RUNTIME = "onnxruntime-web@1.30.0"
-RUNTIME_FILES = {
-    "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
-    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
-}
-"""Files of the package's folder `dist`, with their SHA-256."""
-DEVICE = "device"
-"""Folder of the files above."""
-MARK = "<html"
-"""What the attributes are put behind that tell the page what there is."""
-
-CSP = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; "
-    "img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; form-action 'self'; base-uri 'none'"
-)
-
-_PAGE = ("page.js", "camera.js", "draw.js", "device.js", "network.js", "style.css", "icon.svg")
+from emotion_yolo.page import DEVICE, DEVICE_META_CSP, MARK, NETWORK, PAGE_FILES, RUNTIME, RUNTIME_FILES
 
 
 def export_web(out: Path, model: Path, *, runtime: Path | None = None, overwrite: bool = False) -> list[Path]:
@@ -62,13 +45,14 @@ def export_web(out: Path, model: Path, *, runtime: Path | None = None, overwrite
                 raise SourceError(f"{folder / name}: not the file of {RUNTIME}; give --runtime that version")
             (out / DEVICE / name).write_bytes(data)
     shutil.copyfile(model / SPEC_NAME, out / DEVICE / SPEC_NAME)
-    shutil.copyfile(network, out / DEVICE / "model.onnx")
+    shutil.copyfile(network, out / DEVICE / NETWORK)
     static = _static_folder()
-    for name in _PAGE:
+    for name in PAGE_FILES:
         shutil.copyfile(static / name, out / "static" / name)
     page = (static / "index.html").read_text("utf-8")
     page = page.replace(MARK, f"{MARK} data-device data-serverless", 1)
-    page = page.replace("<head>", f'<head>\n  <meta http-equiv="Content-Security-Policy" content="{CSP}">', 1)
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{DEVICE_META_CSP}">'
+    page = page.replace("<head>", f"<head>\n  {policy}", 1)
     (out / "index.html").write_text(page, "utf-8")
     return sorted(path for path in out.rglob("*") if path.is_file())
 
