@@ -1,4 +1,4 @@
-"""Who may ask: optional API keys, and the rate limit of each client."""
+"""Authentication and rate limits: optional API keys, a request rate for each client."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ KEY_HEADER = "x-api-key"
 
 
 def client_group(host: str) -> str:
-    """Return what stands for the client at an address: the address, or the /64 network of an IPv6 address.
+    """Return the identity of the client at an address: the address, or the /64 network of an IPv6 address.
 
     A single host usually has a whole /64 to choose addresses from.
     """
@@ -31,9 +31,9 @@ def client_group(host: str) -> str:
 
 
 def is_welcome(origin: str | None, host: str | None, allowed: Sequence[str]) -> bool:
-    """Tell whether a page of `origin` may open a WebSocket on this server, which the page knows as `host`.
+    """Return whether a page of `origin` may open a WebSocket on this server, which the page knows as `host`.
 
-    CORS does not hold for WebSockets, so the server has to look. Programs that are no browser send no origin.
+    CORS does not apply to WebSockets, so the server checks the origin. Clients other than browsers send none.
     """
     if origin is None or origin in allowed:
         return True
@@ -42,7 +42,7 @@ def is_welcome(origin: str | None, host: str | None, allowed: Sequence[str]) -> 
 
 
 class Access:
-    """Knows only the digests of the keys, so that neither logs nor dumps can hold a key."""
+    """Stores only the digests of the keys, so that neither logs nor dumps can leak one."""
 
     def __init__(self, keys: Sequence[str], rates: RateLimiter) -> None:
         self._digests = [_digest(key) for key in keys]
@@ -50,7 +50,7 @@ class Access:
 
     @property
     def has_keys(self) -> bool:
-        """Return whether a key is asked for."""
+        """Return whether a key is required."""
         return bool(self._digests)
 
     def charge(self, client: str, count: int = 1) -> None:
@@ -62,7 +62,7 @@ class Access:
         self._rates.take(client, count)
 
     def identify(self, request: HTTPConnection, given: str | None = None) -> str:
-        """Name the client: `key-3`, or its address; `given` is the key, where it is not in the header.
+        """Return the client's name: `key-3`, or its address. `given` is the key if it did not come in the header.
 
         Raises:
             Problem: no key, or an unknown one.
@@ -71,12 +71,12 @@ class Access:
             return client_group(request.client.host) if request.client else "unknown"
         given = request.headers.get(KEY_HEADER, given)
         if given is None:
-            raise Problem(Code.UNAUTHORIZED, "this server asks for an API key; send it in the header X-API-Key")
+            raise Problem(Code.UNAUTHORIZED, "this server requires an API key; send it in the header X-API-Key")
         digest = _digest(given)
         # Every key is compared, in constant time: neither which key nor how much of it fits can be measured.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
-            raise Problem(Code.UNAUTHORIZED, "the API key is not known here; check the header X-API-Key")
+            raise Problem(Code.UNAUTHORIZED, "unknown API key; check the header X-API-Key")
         return f"key-{matches.index(True) + 1}"
 
 

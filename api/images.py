@@ -39,7 +39,7 @@ class PictureDecoder:
         """Take memory for a picture.
 
         Raises:
-            Problem: there is none in time.
+            Problem: none became free in time.
         """
         return self.budget.hold(count, timeout_s=seconds_left)
 
@@ -67,7 +67,7 @@ class PictureDecoder:
             yield picture
 
     def close(self) -> None:
-        """End the decoder processes; what they are decoding is lost."""
+        """End the decoder processes; pictures being decoded are lost."""
         self._pool.close()
 
 

@@ -1,4 +1,4 @@
-"""Limits that hold while a body streams in, and the rate limit. All are decided before work is done."""
+"""Limits on request bodies while they stream in, and the rate limit. All apply before any work is done."""
 
 import asyncio
 import math
@@ -22,7 +22,7 @@ _NO_ROOM = "the server holds as many uploads as it can; try again"
 class ByteBudget:
     """The bytes of request bodies held at once by all requests together, shared fairly between clients.
 
-    A client that needs room gets it from whoever holds most, as long as that is more than it holds itself: an upload
+    A client that needs room takes it from the client that holds most, if that one holds more than itself: an upload
     that is still coming in is refused for it.
     """
 
@@ -51,7 +51,7 @@ class ByteBudget:
         self._held_by[upload.client] += count
 
     def complete(self, upload: "IncomingBody") -> None:
-        """Note that an upload has ended: what it holds is not taken from it any more."""
+        """Note that an upload is complete: the bytes it holds can no longer be taken from it."""
         self._incoming.discard(upload)
 
     def give_back(self, upload: "IncomingBody") -> None:
@@ -74,7 +74,7 @@ class IncomingBody:
         self.timeout: asyncio.Timeout | None = None
 
     def refuse(self) -> None:
-        """End the waiting for its next bytes, if it waits for any."""
+        """Stop waiting for its next bytes, if it is."""
         self.refused = True
         if self.timeout is not None:
             self.timeout.reschedule(0)
@@ -82,7 +82,7 @@ class IncomingBody:
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """ASGI middleware: counts a body's bytes as they come, whatever its Content-Length claims, and times its sender.
+    """ASGI middleware: counts a body's bytes as they arrive, whatever its Content-Length says, and times its sender.
 
     A limit that is passed raises `Problem` where the application reads the body.
     """
@@ -148,7 +148,7 @@ class _Body:
                     message = await self._receive()
         except TimeoutError:
             if not self.upload.refused:
-                raise Problem(Code.UPLOAD_TIMEOUT, "the body came too slowly; send it again") from None
+                raise Problem(Code.UPLOAD_TIMEOUT, "the body arrived too slowly; send it again") from None
         finally:
             self.upload.timeout = None
         if self.upload.refused:
@@ -187,7 +187,7 @@ class _Body:
 
 
 class RateLimiter:
-    """A token bucket for each client: `per_minute` tokens flow in, up to `burst`. Knows the latest 10,000 clients."""
+    """A token bucket for each client: `per_minute` tokens flow in, up to `burst`. Tracks the latest 10,000 clients."""
 
     def __init__(self, *, per_minute: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_minute / 60
@@ -199,7 +199,7 @@ class RateLimiter:
         """Take `count` tokens of a client, all or none.
 
         Raises:
-            Problem: there are not enough; says when there will be.
+            Problem: there are too few; the refusal says when there will be enough.
         """
         if not self._per_s:
             return

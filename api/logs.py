@@ -1,7 +1,7 @@
 """Logs: one JSON object a line on stdout, with what is passed as `extra={"fields": {...}}`; never a picture.
 
-A thread of its own writes them, from a bounded queue: when whoever reads stdout stops, lines are dropped and counted,
-and the service goes on.
+A separate thread writes them from a bounded queue: if the reader of stdout stops, lines are dropped and counted, and
+the service continues.
 """
 
 import json
@@ -68,7 +68,7 @@ class LineWriter(QueueHandler):
             self.dropped += 1
 
     def stop(self, seconds: float = _FLUSH_S) -> None:
-        """Write what is queued, as far as that is possible within some seconds."""
+        """Flush the queue within a few seconds, as far as possible."""
         end = time.monotonic() + seconds
         try:
             self._lines.put(None, timeout=seconds)
@@ -91,7 +91,7 @@ class LineWriter(QueueHandler):
 
 @contextmanager
 def json_lines(level: str = "info") -> Iterator[LineWriter]:
-    """Send all that this process logs, warns of or prints to stderr to stdout, as JSON."""
+    """Redirect all logs, warnings and stderr output of this process to stdout, as JSON."""
     writer = LineWriter(1)
     root = logging.getLogger()
     before = root.handlers, root.level
@@ -112,7 +112,7 @@ def json_lines(level: str = "info") -> Iterator[LineWriter]:
 
 
 def flush(seconds: float) -> None:
-    """Write what is queued, as far as that is possible within some seconds; the last thing a process does."""
+    """Flush the queue within a few seconds, as far as possible; the last thing a process does."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LineWriter):
             handler.stop(seconds)
@@ -124,7 +124,7 @@ def dropped() -> int:
 
 
 def set_level(level: str) -> None:
-    """Set the least level of what is logged."""
+    """Set the minimum log level."""
     logging.getLogger().setLevel("WARNING")  # of other libraries: only what may need attention
     for name in (LOGGER.name, "uvicorn"):
         logging.getLogger(name).setLevel(level.upper())
@@ -132,7 +132,7 @@ def set_level(level: str) -> None:
 
 @contextmanager
 def _captured_stderr() -> Iterator[None]:
-    """Log each line that anything writes to file descriptor 2: libjpeg, libtiff and the like know no other place."""
+    """Log each line written to file descriptor 2, the only place libjpeg, libtiff and the like report to."""
     sys.stderr.flush()
     saved = os.dup(2)
     reading, writing = os.pipe()

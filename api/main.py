@@ -1,4 +1,4 @@
-"""The application: its parts put together, started and ended."""
+"""The application: assembles its parts, starts and stops them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application; the model is loaded when it starts.
 
     Raises:
-        SettingsError: a variable that cannot be used.
+        SettingsError: an invalid variable.
     """
     settings = load_settings() if settings is None else settings
     if settings.web is not None:
@@ -109,7 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Load the model beside the running loop, so that `/healthz` answers meanwhile."""
+    """Load the model in the background, so that `/healthz` answers meanwhile."""
     engine, scheduler = app.state.parts.engine, app.state.parts.scheduler
     engine.log = open_log(app.state.parts.settings, app.state.parts.metrics)
     engine.open_watchers(waiting=lambda: scheduler.taken > scheduler.workers)

@@ -1,4 +1,4 @@
-"""The memory that pictures and drawn answers may take, all requests together; and giving it back to the system."""
+"""The memory budget of pictures and drawn answers, shared by all requests; and its return to the system."""
 
 import ctypes
 import gc
@@ -20,7 +20,7 @@ _MMAP_THRESHOLD = 4_000_000
 class MemoryBudget:
     """Counts bytes of decoded pictures and encoded answers against `limit`.
 
-    Who wants more than is left waits, for two seconds at most. Answers on their way to clients leave `reserved` bytes
+    A request for more than is left waits up to two seconds. Answers on their way to clients leave `reserved` bytes
     to pictures, so that clients that do not read cannot keep others from being served.
     """
 
@@ -38,7 +38,7 @@ class MemoryBudget:
         """Take `count` bytes for a picture.
 
         Raises:
-            Problem: there was no room in time.
+            Problem: no room became free in time.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self.used + count <= self._limit, min(timeout_s, _WAIT_S)):
@@ -66,7 +66,7 @@ class MemoryBudget:
 
 
 def _full() -> Problem:
-    message = "the server holds as many pictures as it has memory for; try again"
+    message = "the server's memory for pictures is full; try again"
     return Problem(Code.OVERLOADED, message, retry_after_s=2)
 
 
@@ -111,7 +111,7 @@ class Answer:
 
 
 def return_freed_memory() -> None:
-    """Have glibc give freed memory back to the system from now on, and what it has kept until now."""
+    """Make glibc return freed memory to the system from now on, including what it holds now."""
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)

@@ -11,7 +11,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """The metrics of one application, in a registry of their own."""
+    """The metrics of one application, in a separate registry."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -28,7 +28,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.streams = Gauge("emotion_streams", "Streams that are open.", registry=registry)
+        self.streams = Gauge("emotion_streams", "Open streams.", registry=registry)
         self.stream_frames = Counter(
             "emotion_stream_frames_total",
             "Frames of streams by outcome: answered, dropped for a newer one, refused.",
@@ -49,8 +49,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.waiting = Gauge("emotion_queue_waiting", "Pictures that wait for a worker.", registry=registry)
-        self.running = Gauge("emotion_queue_running", "Pictures that are worked on.", registry=registry)
+        self.waiting = Gauge("emotion_queue_waiting", "Pictures waiting for a worker.", registry=registry)
+        self.running = Gauge("emotion_queue_running", "Pictures being processed.", registry=registry)
         self.ready = Gauge("emotion_ready", "1 when the model is loaded and warm.", registry=registry)
         lines = Gauge("emotion_log_lines_dropped", "Log lines that could not be written.", registry=registry)
         lines.set_function(logs.dropped)

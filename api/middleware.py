@@ -1,4 +1,4 @@
-"""The outermost layer: a request id, one log line and one metric for each request, security headers, the last catch."""
+"""The outermost layer: request id, log line, metrics, security headers, and the last error handler."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ from .logs import LOGGER
 from .metrics import Metrics
 from .problems import MEDIA_TYPE, Code, Problem
 
-# Asked every few seconds by machines: not worth a line each.
+# Polled by machines every few seconds: not worth a line each.
 _PROBES = {"/healthz", "/readyz", "/metrics"}
 # A label of the metrics for each of these; a client can make up any number of others.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -34,7 +34,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 
 
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
-    """Return a refusal's answer and note its code for the log and the metrics."""
+    """Return the response of a refusal and record its code for the log and the metrics."""
     request.state.code = problem.code
     body = problem.body(request.state.request_id)
     return JSONResponse(body, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
@@ -59,7 +59,7 @@ class Observe:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         head_only = scope["method"] == "HEAD"
-        # HEAD is answered like GET, without the body (RFC 9110, 9.3.2); FastAPI has no such routes of its own.
+        # HEAD is answered like GET, without the body (RFC 9110, 9.3.2); FastAPI has no such routes.
         inner = {**scope, "method": "GET"} if head_only else scope
         status: int | None = None
 

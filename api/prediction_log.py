@@ -8,7 +8,7 @@ from .settings import Settings
 
 
 def open_log(settings: Settings, metrics: Metrics) -> PredictionLog | None:
-    """Open the log that `EMOTION_LOG_DB` names; None where it names none."""
+    """Open the log that `EMOTION_LOG_DB` names; None if it is unset."""
     if settings.log_db is None:
         return None
     for reason in LOST:

@@ -71,7 +71,7 @@ STATUS: dict[Code, int] = {
     Code.ORIGIN_REFUSED: 403,
     Code.RATE_LIMITED: 429,
     Code.MODEL_REFUSED: 422,
-    # Nobody reads this one: it stands in logs and metrics. The number is nginx's.
+    # No client receives this one: it appears in logs and metrics only. The number is nginx's.
     Code.CLIENT_GONE: 499,
     Code.OVERLOADED: 503,
     Code.DEADLINE_EXCEEDED: 503,

@@ -51,14 +51,14 @@ class ConnectionLimits:
 
 
 class Watched:
-    """What is watched of a connection, whatever its protocol: how its peer reads."""
+    """The part of a connection that is watched whatever its protocol: how its peer reads."""
 
     limits = ConnectionLimits()
     transport: Any
     _reading: "_Reading | None" = None
 
     def reads_too_slowly(self, now: float) -> bool:
-        """Tell whether the peer has left for too long what was sent to it; asked a few times a second."""
+        """Return whether the peer has not read for too long; called a few times a second."""
         unread = self._unread_bytes()
         if not unread:
             self._reading = None
@@ -181,7 +181,7 @@ class GuardedProtocol(Watched, HttpToolsProtocol):
 
     @property
     def idle(self) -> bool:
-        """Tell whether no request of this connection is being read or answered."""
+        """Return whether no request of this connection is being read or answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _count_head(self, count: int) -> None:
@@ -201,7 +201,7 @@ class GuardedProtocol(Watched, HttpToolsProtocol):
             self.transport.close()  # a head that the other protocol could not read
 
     def _refuse(self, problem: Problem | None) -> None:
-        """Answer with `problem`, if an answer is due, and close; what has been asked before is answered first."""
+        """Answer with `problem`, if an answer is due, and close; earlier requests are answered first."""
         self._broken = True
         if not self.idle:
             self.cycle.keep_alive = False
@@ -259,7 +259,7 @@ class _Reading:
     least: int
 
     def too_slow(self, now: float, unread: int, limits: ConnectionLimits) -> bool:
-        """Take note of the bytes still unread; tell whether the client reads too slowly, or not at all."""
+        """Record the bytes still unread; return whether the client reads too slowly, or not at all."""
         if unread > self.least:  # more was sent
             self.since, self.at_first = now, unread
         elif unread < self.least:

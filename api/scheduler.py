@@ -1,4 +1,4 @@
-"""Which picture is worked on next: a bounded queue with a turn for each client, in front of a few threads.
+"""The order in which pictures are processed: a bounded queue, in which clients take turns, in front of a few threads.
 
 run(jobs) ── room and time left? ──▶ one queue a client ── in turn ──▶ worker ──▶ result
                └ no: 503 at once                            └ still wanted? still in time?
@@ -41,7 +41,7 @@ class Ticket:
         self._abandoned = True
 
     def check(self) -> None:
-        """Return if the work is still wanted.
+        """Return if the result is still wanted.
 
         Raises:
             Problem: it is not.
@@ -79,7 +79,7 @@ class Scheduler:
             return self._taken()
 
     def check_room(self, client: str, count: int = 1) -> None:
-        """Return if `count` pictures of a client could be taken now: asked before a body is read.
+        """Return if `count` pictures of a client could be taken now; called before a body is read.
 
         Raises:
             Problem: the queue is full, or so long that the deadline would pass.
@@ -160,7 +160,7 @@ class Scheduler:
         task.result.set_result(result)
 
     def _next(self) -> _Task[Any] | None:
-        """Take the first task of the client whose turn it is; that client is then the last in line."""
+        """Take the first task of the client whose turn it is; that client then goes to the end of the line."""
         while self._waiting:
             client, queue = self._waiting.popitem(last=False)
             if queue:
@@ -179,10 +179,10 @@ class Scheduler:
             self._refuse_for_now()
 
     def _tasks_to_push_out(self, client: str, count: int) -> list[_Task[Any]]:
-        """Return the waiting tasks that have to go for `count` of a client, from those who have the most waiting.
+        """Return the waiting tasks to refuse for `count` of a client, from the clients with the most waiting.
 
         Raises:
-            Problem: the client would then have more than they.
+            Problem: the client would then have more than the others.
         """
         lengths = {name: len(queue) for name, queue in self._waiting.items() if queue}
         missing = self._running + sum(lengths.values()) + count - self._seats

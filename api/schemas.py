@@ -59,9 +59,9 @@ class Detection(_Schema):
     emotion: EmotionName
     """The most probable expression: what a face looks like, not what a person feels."""
     confidence: Share
-    """How sure it is that there is a face, 0-1."""
+    """Confidence that there is a face, 0-1."""
     probabilities: dict[EmotionName, Share]
-    """By expression that the model names (`classes` of `/v1/model`): 0-1 each, given that there is a face; sum 1."""
+    """Probability of each expression that the model names (`classes` of `/v1/model`), given a face; 0-1, sum 1."""
 
 
 class Timing(_Schema):
@@ -76,7 +76,7 @@ class Timing(_Schema):
     postprocess: Milliseconds
     """The network's output to faces, ms."""
     total: Milliseconds
-    """From the complete upload to the answer, waiting in the queue included, ms."""
+    """From the complete upload to the answer, including the wait in the queue, ms."""
 
 
 class DetectAnswer(_Schema):
@@ -114,17 +114,17 @@ class ProblemDocument(_Schema):
     """A refusal (RFC 9457)."""
 
     type: str
-    """A URN of the code."""
+    """URN of the code."""
     title: str
     """The code in words."""
     status: Annotated[int, Field(ge=400, le=599)]
     """The HTTP status."""
     code: Code
-    """Stable; decide by this."""
+    """Stable; programs should rely on this."""
     detail: str
-    """What was got, what was expected, what to do; for people, may change."""
+    """Got, expected, and what to do, for people; may change."""
     request_id: str | None = None
-    """Names the request in the server's log."""
+    """Identifies the request in the server's log."""
 
 
 class BatchResult(_Schema):
@@ -137,7 +137,7 @@ class BatchResult(_Schema):
 
 
 class BatchError(_Schema):
-    """A picture of a batch that was refused; the others are not touched by it."""
+    """A picture of a batch that was refused; the others are not affected."""
 
     status: Literal["error"] = "error"
     """Always `error`."""
@@ -167,11 +167,11 @@ class TrackedDetection(Detection):
     track: Annotated[int, Field(ge=0)] | None
     """Stays with a person; null until the face has been found a second time."""
     raw: RawEmotion
-    """Without the average."""
+    """This frame alone, before averaging."""
 
 
 class StreamReady(_Schema):
-    """The first message of a stream: frames may be sent."""
+    """The first message of a stream: the client may send frames."""
 
     type: Literal["ready"] = "ready"
     """Always `ready`."""
@@ -241,7 +241,7 @@ class StreamRefusal(_Schema):
 
 
 class ModelCard(_Schema):
-    """What is served: what it is for, how good it is, what it was made from."""
+    """The model served: intended use, metrics, origin."""
 
     name: str
     """The model's name."""
@@ -250,7 +250,7 @@ class ModelCard(_Schema):
     digest: str
     """SHA-256 of the network's ONNX file, or of the digests of a two-stage model's files; hexadecimal."""
     classes: list[EmotionName]
-    """The expressions that it names: all eight, or fewer if it was trained on fewer."""
+    """The expressions it names: all eight, or fewer if it was trained on fewer."""
     licence: str
     """SPDX name."""
     intended_use: str
@@ -258,9 +258,9 @@ class ModelCard(_Schema):
     input_px: Annotated[int, Field(ge=32)]
     """Long side of the network's input, px."""
     backend: Literal["openvino", "onnx"]
-    """What runs the network."""
+    """Runtime that executes the network."""
     conf: Share
-    """Default of `conf`: least confidence of a face, 0-1."""
+    """Default of `conf`: minimum confidence of a face, 0-1."""
     iou: Share
     """Overlap above which two boxes are one face, 0-1."""
     ios: Share
@@ -276,7 +276,7 @@ class ModelCard(_Schema):
 
 
 class ReloadAnswer(_Schema):
-    """What became of a reload."""
+    """Result of a reload."""
 
     status: Literal["loaded", "unchanged"]
     """`loaded`: another model answers from now on. `unchanged`: it is the model that answered before."""
@@ -298,7 +298,7 @@ class FeedbackRequest(_Schema):
 
 
 class FeedbackAnswer(_Schema):
-    """What became of feedback."""
+    """Result of feedback."""
 
     status: Literal["accepted"] = "accepted"
     """`accepted`: it will be written to the prediction log."""

@@ -1,4 +1,4 @@
-"""The streams held at once, and whose turn it is to leave."""
+"""The streams held at once, and which one gives way when there is no room."""
 
 from collections import Counter
 from typing import Protocol
@@ -7,14 +7,14 @@ from .problems import Code, Problem
 
 
 class Seated(Protocol):
-    """What has a seat."""
+    """A stream that has a seat."""
 
     def give_way(self) -> None:
-        """End, since another client needs the seat."""
+        """End: another client needs the seat."""
 
 
 class StreamSeats:
-    """Seats of streams, shared fairly: a full house makes room at the cost of the client that has the most."""
+    """Seats of streams, shared fairly: when all are taken, the client with the most streams loses one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""The process around the application: uvicorn, told when to drain, whom to disconnect, and to end in time."""
+"""The server process: uvicorn that drains, disconnects idle and slow clients, and ends in time."""
 
 import argparse
 import asyncio
@@ -106,7 +106,7 @@ class Server(uvicorn.Server):
                     duplicate.listen(_BACKLOG)
 
     def handle_reload(self, _sig: int, _frame: FrameType | None) -> None:
-        """Load the model anew, on SIGHUP."""
+        """Reload the model, on SIGHUP."""
         self._reload_wanted = True
 
     def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
             self._told_again = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Look, ten times a second, whom to disconnect, and whether to drain, to stop, or to give up on the model."""
+        """Check ten times a second which clients to disconnect, and whether to drain or to stop."""
         now = asyncio.get_running_loop().time()
         for connection in tuple(self.server_state.connections):
             connection.watch(now)  # type: ignore[union-attr]
@@ -142,7 +142,7 @@ class Server(uvicorn.Server):
             self.engine.reload()
 
     def _end_in_time(self) -> None:
-        """End the process when it was told to stop and has not, whatever its other threads do."""
+        """End the process if it was told to stop and has not, whatever its other threads do."""
         while not self._ended.wait(0.02 if self._stop_at else 0.1):
             if self._stop_at is None:
                 continue

@@ -1,4 +1,4 @@
-"""What a deployment may set, by `EMOTION_…` variables. Absurd values are refused before anything starts."""
+"""Settings of a deployment, from `EMOTION_…` variables. Invalid values are refused before anything starts."""
 
 import os
 from collections.abc import Mapping
@@ -43,21 +43,21 @@ class Settings(BaseSettings):
         default=8000, description="Port to listen on; 0 picks a free one."
     )
     threads: Annotated[int, Field(ge=0, le=256)] = Field(
-        default=0, description="Cores of one inference; 0 = all, fewer let several inferences run at once."
+        default=0, description="Cores of one inference; 0: all. With fewer, several inferences run at once."
     )
-    workers: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="Pictures worked on at once.")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="Pictures processed at once.")
     connections: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=512, description="Connections held at once; for one more, the one that is idle for longest is closed."
+        default=512, description="Connections held at once; beyond that, the longest idle one is closed."
     )
     queue: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=32, description="Pictures that may wait; more get a 503."
+        default=32, description="Pictures that may wait; further ones get a 503."
     )
 
     max_bytes: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
-        default=10_000_000, description="Bytes of a picture."
+        default=10_000_000, description="Maximum bytes of a picture."
     )
     max_pixels: Annotated[int, Field(ge=1_000, le=200_000_000)] = Field(
-        default=25_000_000, description="Pixels of a picture."
+        default=25_000_000, description="Maximum pixels of a picture."
     )
     memory_bytes: Annotated[int, Field(ge=1_000_000, le=64_000_000_000)] | None = Field(
         default=None,
@@ -65,30 +65,30 @@ class Settings(BaseSettings):
         "it. Default: 8 for each of `EMOTION_MAX_PIXELS`.",
     )
     decode_s: Seconds = Field(
-        default=0.75, description="Seconds of CPU time that decoding a picture may take in a process of its own."
+        default=0.75, description="Seconds of CPU time for decoding a picture in a separate process."
     )
-    min_side: Annotated[int, Field(ge=1, le=1_000)] = Field(default=8, description="Least width and height in px.")
+    min_side: Annotated[int, Field(ge=1, le=1_000)] = Field(default=8, description="Minimum width and height in px.")
     max_side: Annotated[int, Field(ge=1_000, le=65_535)] = Field(
-        default=16_384, description="Largest width and height in px."
+        default=16_384, description="Maximum width and height in px."
     )
     max_faces: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        default=300, description="Largest `max_faces` of a request."
+        default=300, description="Maximum of `max_faces` in a request."
     )
-    batch_files: Annotated[int, Field(ge=1, le=256)] = Field(default=16, description="Files of a batch.")
+    batch_files: Annotated[int, Field(ge=1, le=256)] = Field(default=16, description="Maximum files of a batch.")
     batch_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = Field(
-        default=40_000_000, description="Bytes of a batch."
+        default=40_000_000, description="Maximum bytes of a batch."
     )
     buffer_bytes: Annotated[int, Field(ge=1_000, le=64_000_000_000)] = Field(
-        default=160_000_000, description="Bytes of all request bodies held at once; more get a 503."
+        default=160_000_000, description="Bytes of all request bodies held at once; further ones get a 503."
     )
 
     streams: Annotated[int, Field(ge=0, le=1_000)] = Field(
         default=16, description="Streams (`/v1/stream`) held at once; 0: the path does not exist."
     )
     stream_bytes: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
-        default=2_000_000, description="Bytes of a frame of a stream."
+        default=2_000_000, description="Maximum bytes of a stream's frame."
     )
-    stream_idle_s: Seconds = Field(default=30, description="Seconds between two frames of a stream.")
+    stream_idle_s: Seconds = Field(default=30, description="Maximum seconds between two frames of a stream.")
 
     web: Path | None = Field(
         default=None,
@@ -111,30 +111,30 @@ class Settings(BaseSettings):
     )
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="Keys, by commas; none: open to all."
+        default=(), description="API keys, comma-separated; none: no authentication."
     )
-    api_keys_file: Path | None = Field(default=None, description="File of further keys, one a line.")
+    api_keys_file: Path | None = Field(default=None, description="File of further keys, one per line.")
     admin_key: SecretStr | None = Field(
-        default=None, description="Key of `POST /admin/reload`; none: the path does not exist."
+        default=None, description="Key of `POST /admin/reload`; without it the path does not exist."
     )
     rate_per_minute: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
-        default=0, description="Pictures a minute for a key, or for an address where there are no keys; 0 = no limit."
+        default=0, description="Pictures per minute for a key, or for an address if there are no keys; 0: no limit."
     )
     rate_burst: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=20, description="Pictures at once within the rate."
+        default=20, description="Burst of pictures within the rate."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Origins, by commas; none: CORS off."
+        default=(), description="Allowed origins, comma-separated; none: CORS off."
     )
     trusted_proxies: str = Field(
-        default="", description="Addresses, by commas, whose X-Forwarded-For names the client; none: ignored."
+        default="", description="Proxy addresses, comma-separated, whose X-Forwarded-For is trusted; none: ignored."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least level of the logs."
+        default="info", description="Minimum level of the logs."
     )
 
     log_db: Path | None = Field(
-        default=None, description="SQLite file that answers are logged to, as numbers; default: none is kept."
+        default=None, description="SQLite file to which answers are logged, as numbers; default: no log."
     )
     log_rows: Annotated[int, Field(ge=10, le=100_000_000)] = Field(
         default=100_000, description="Pictures in that file; older ones move to Parquet files beside it."
@@ -147,14 +147,15 @@ class Settings(BaseSettings):
     )
 
     shadow_model: Path | None = Field(
-        default=None, description="Folder of a candidate that scores answered pictures unseen; default: none."
+        default=None,
+        description="Folder of a candidate model that scores answered pictures in the background; default: none.",
     )
     shadow_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.1, description="Share of the pictures that it scores, as far as it is idle."
+        default=0.1, description="Share of the pictures that it scores, while it is idle."
     )
 
     keep_pictures: Path | None = Field(
-        default=None, description="Folder in which pictures are kept for labelling; default: none are."
+        default=None, description="Folder in which pictures are kept for labelling; default: none are kept."
     )
     keep_below: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5, description="Probability of a face's emotion below which its picture is kept."
@@ -234,7 +235,7 @@ class Settings(BaseSettings):
         return tuple(keys)
 
     def admin_keys(self) -> tuple[str, ...]:
-        """Return the key of the administrator; none, or one.
+        """Return the administrator's key, if there is one.
 
         Raises:
             SettingsError: it is too short to be one.
@@ -277,7 +278,7 @@ def load_settings(given: Mapping[str, Any] | None = None) -> Settings:
 def unknown_variables() -> list[str]:
     """Return a sentence for each `EMOTION_…` variable that is no setting.
 
-    They are not refused: orchestrators put variables of their own beside ours, named after the service.
+    They are not refused: orchestrators add variables named after the service.
     """
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     sentences = []

@@ -3,7 +3,7 @@
 answered ── drawn? ── candidate idle, nobody waits? ──▶ its process ──▶ agreement ──▶ metrics, prediction log
                         └ no: dropped and counted
 
-An answer never waits for it, and it takes no seat in the queue. At most one picture is held for it.
+Answers never wait for it, and it takes no seat in the queue. At most one picture is held for it.
 """
 
 import random
@@ -29,7 +29,7 @@ OUTCOMES = ("scored", "busy", "too_large", "failed", "unavailable")
 FACES = ("same", "other_name", "present_only", "candidate_only")
 
 _MOST_BYTES = 16_000_000
-"""Of decoded pixels that are held. Pictures come reduced to about the network's input, so that few are larger."""
+"""Bytes of decoded pixels held. Pictures come reduced to about the network's input, so that few are larger."""
 _CRASHES = 3
 """In a row, after which the candidate is given up until the next reload."""
 
@@ -74,7 +74,7 @@ class Shadow:
         self._thread.start()
 
     def offer(self, answered: Answered) -> None:
-        """Have a share of the pictures scored, if the candidate is idle and nobody waits."""
+        """Score a share of the pictures, if the candidate is idle and no picture waits."""
         if self._closing or self._random.random() >= self._share:
             return
         if self._given_up:
@@ -87,7 +87,7 @@ class Shadow:
             self._jobs.put(answered)
 
     def reload(self) -> None:
-        """Load anew what lies in the candidate's folder, when the picture in work has been scored."""
+        """Reload the candidate from its folder, once the picture in progress has been scored."""
         self._reload = True
         self._jobs.put(None)
 
@@ -142,7 +142,7 @@ class Shadow:
         self._given_up = True
         self._metrics.shadow_model.clear()
         fields = {"error": why[:500], "model": str(self._loading.folder)}
-        LOGGER.error("the shadow cannot score; answers go on without it until a reload", extra={"fields": fields})
+        LOGGER.error("the shadow cannot score; the service answers without it until a reload", extra={"fields": fields})
 
     def _score(self, answered: Answered) -> bool:
         begin = time.perf_counter()

@@ -69,7 +69,7 @@ class _End(Exception):  # noqa: N818  no error: how a stream ends
 
 
 class _Follower:
-    """The tracks of one stream; they begin anew with another model."""
+    """The tracks of one stream; they start over with another model."""
 
     def __init__(self, half_life_s: float) -> None:
         self._half_life_s = half_life_s
@@ -78,7 +78,7 @@ class _Follower:
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        """Import what tracks faces, which takes seconds the first time.
+        """Import the tracker, which takes seconds the first time.
 
         Raises:
             Problem: it is not installed.
@@ -102,7 +102,7 @@ class _Follower:
 
 
 class Stream:
-    """One connection, accepted: `run` serves it to its end."""
+    """An accepted connection; `run` serves it until it ends."""
 
     def __init__(self, socket: WebSocket, app: Parts) -> None:
         self._socket, self._app = socket, app
@@ -231,7 +231,7 @@ class Stream:
             data = message.get("bytes")
             if data is None:
                 if _key_in(message.get("text")) is not None:
-                    continue  # of a client that does not know whether this server asks for keys
+                    continue  # from a client that does not know whether this server requires keys
                 data = Problem(Code.MALFORMED_BODY, "a text message; send each frame as a binary message")
             now = time.monotonic()
             self._first_at = now if self._first_at is None else self._first_at

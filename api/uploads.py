@@ -11,7 +11,7 @@ from .problems import Code, Problem
 Upload = bytes | Problem
 """A file of a batch, or why it was refused."""
 
-# Fields beside the files that a form may carry; they are thrown away.
+# Fields beside the files that a form may carry; they are discarded.
 _SPARE_PARTS = 8
 
 
@@ -38,7 +38,7 @@ async def read_picture(request: Request, *, max_bytes: int) -> bytes:
 
 
 async def read_batch(request: Request, *, max_files: int, max_bytes: int) -> list[Upload]:
-    """Return the files of the multipart field `files`, in order; one that is too large does not spoil the others.
+    """Return the files of the multipart field `files`, in order; one that is too large does not affect the others.
 
     Raises:
         Problem: another content type, a form that cannot be read, no file or more than `max_files`.
@@ -51,7 +51,7 @@ async def read_batch(request: Request, *, max_files: int, max_bytes: int) -> lis
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    # Not request.stream(): it turns a client's leaving into an exception of its own.
+    # Not request.stream(): it raises its own exception when a client leaves.
     more = True
     while more:
         message = await request.receive()

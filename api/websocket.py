@@ -53,13 +53,13 @@ class GuardedWebSocket(Watched, WebSocketsSansIOProtocol):
         self.heard_at = self.loop.time()
 
     def admit(self, max_bytes: int) -> None:
-        """Take messages of up to `max_bytes` from now on, and do not give way to another connection as an idle one."""
+        """Accept messages of up to `max_bytes` from now on, and do not count as idle any more."""
         self.conn.max_message_size = max_bytes
         self._admitted = True
 
     @property
     def idle(self) -> bool:
-        """Tell whether the connection may be closed to make room for another."""
+        """Return whether the connection may be closed to make room for another."""
         return not self._admitted
 
     def watch(self, now: float) -> None:

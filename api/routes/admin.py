@@ -1,4 +1,4 @@
-"""`/admin/reload`: for whoever runs the service, with a key of its own."""
+"""`/admin/reload`: for the operator, with a separate key."""
 
 import asyncio
 
@@ -22,15 +22,15 @@ router = APIRouter(prefix="/admin", tags=["operation"], dependencies=[Depends(ad
 
 @router.post(
     "/reload",
-    summary="Load the model anew",
+    summary="Reload the model",
     responses=problem_responses(
         Code.UNAUTHORIZED, Code.NOT_FOUND, Code.MODEL_REFUSED, Code.NOT_READY, Code.OVERLOADED, Code.INTERNAL_ERROR
     ),
 )
 async def reload(app: ThisApp) -> ReloadAnswer:
-    """Load what lies in the model's folder now, beside the present model, and answer with it; as SIGHUP does.
+    """Load the model's folder beside the present model, then answer with the new one; as SIGHUP does.
 
-    A model that cannot be loaded is refused and the present one goes on. No request is lost. Needs the key in
+    A model that cannot be loaded is refused and the present one stays. No request is lost. Needs the key in
     `EMOTION_ADMIN_KEY`, sent as `X-API-Key`.
     """
     changed = await asyncio.to_thread(app.engine.reload)

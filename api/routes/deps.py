@@ -1,4 +1,4 @@
-"""What routes ask for: the parts of the running application, the client, the options of a request.
+"""Dependencies of the routes: the parts of the running application, the client, the options of a request.
 
 All are coroutines: FastAPI would send plain functions through a thread, which takes longer than they do.
 """
@@ -45,7 +45,7 @@ async def parts(request: Request) -> Parts:
 ThisApp = Annotated[Parts, Depends(parts)]
 
 _documented_key = APIKeyHeader(
-    name=KEY_HEADER, scheme_name="ApiKey", description="Only where the server asks for keys.", auto_error=False
+    name=KEY_HEADER, scheme_name="ApiKey", description="Only if the server requires keys.", auto_error=False
 )
 
 
@@ -69,10 +69,10 @@ async def admit_feedback(request: Request, app: ThisApp, _: Annotated[None, Depe
 async def options(
     app: ThisApp,
     conf: Annotated[
-        float | None, Query(ge=0.001, le=1, description="Least confidence of a face, 0-1. Default: the model's own.")
+        float | None, Query(ge=0.001, le=1, description="Minimum confidence of a face, 0-1. Default: the model's.")
     ] = None,
-    max_faces: Annotated[int | None, Query(ge=1, description="Most faces in the answer.")] = None,
-    min_face: Annotated[int, Query(ge=0, le=100_000, description="Least shorter side of a face's box, px.")] = 0,
+    max_faces: Annotated[int | None, Query(ge=1, description="Maximum number of faces in the answer.")] = None,
+    min_face: Annotated[int, Query(ge=0, le=100_000, description="Minimum shorter side of a face's box, px.")] = 0,
 ) -> Options:
     """Return the options of a request."""
     limit = app.settings.max_faces

@@ -1,4 +1,4 @@
-"""`/v1/feedback`: what a person says the right expression is."""
+"""`/v1/feedback`: the right expression of a face, as given by a person."""
 
 from typing import Annotated, Any
 
@@ -43,7 +43,7 @@ _REFUSALS = problem_responses(
 
 @router.post(
     "/feedback",
-    summary="Say what the right expression of an answered face is",
+    summary="Correct the expression of an answered face",
     status_code=202,
     responses=_REFUSALS,
     openapi_extra=_BODY,
@@ -51,11 +51,11 @@ _REFUSALS = problem_responses(
 async def feedback(app: ThisApp, given: Annotated[FeedbackRequest, Depends(feedback_in)]) -> FeedbackAnswer:
     """Note the right expression of a face for `emotion-yolo monitor`; where it is given twice, the later one counts.
 
-    Only where the server keeps a prediction log or pictures. Ids that it does not know are taken and ignored.
+    Only where the server keeps a prediction log or pictures. Unknown ids are accepted and ignored.
     """
     log, keeper = app.engine.log, app.engine.keeper
     if log is None and keeper is None:
-        message = "this server keeps neither a prediction log nor pictures, and so takes no feedback (EMOTION_LOG_DB)"
+        message = "this server keeps neither a prediction log nor pictures, so it takes no feedback (EMOTION_LOG_DB)"
         raise Problem(Code.NOT_FOUND, message)
     if keeper is not None:
         keeper.contradict(Contradiction(given.request_id, given.item, given.face, given.emotion))

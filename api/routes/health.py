@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`: for the machinery around the service."""
+"""`/healthz`, `/readyz` and `/metrics`: for orchestrators and monitoring."""
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest

@@ -61,7 +61,7 @@ async function run({ ort, session }, tensor, shape) {
   return (await session.run(feeds))[session.outputNames[0]];
 }
 
-// Names faces anew from their close-ups, if the model has these; one that is not seen again keeps its probabilities.
+// Names faces from their close-ups, if the model uses them; a face that is not found there keeps its probabilities.
 async function name(model, faces, reduced) {
   const { close_up: given, classes, input, calibration } = model.spec;
   for (const face of given ? faces.slice(0, given.faces) : []) {

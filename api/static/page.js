@@ -269,7 +269,7 @@ async function introduce() {
       const { name, version, input_px: side } = await response.json();
       $("model").textContent = `${name} ${version}, looks at ${side} px`;
     } else if (response.status === 401) {
-      $("model").textContent = "This server asks for an API key.";
+      $("model").textContent = "This server requires an API key.";
       $("key").hidden = $("key-label").hidden = false;
     } else setTimeout(introduce, 1000);
   } catch {

@@ -26,7 +26,7 @@ _R = TypeVar("_R")
 
 
 def _needs(extra: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Have a command name the extra that it needs where a package of that extra is missing."""
+    """Make a command name the extra that it needs if a package of that extra is missing."""
 
     def decorate(command: Callable[_P, _R]) -> Callable[_P, _R]:
         @wraps(command)
@@ -70,7 +70,7 @@ class Engine(StrEnum):
 data = typer.Typer(no_args_is_help=True, help="List and remove the sets in data/.")
 app.add_typer(data, name="data")
 
-_MAP_HELP = "what a class means, as 'Joy=happy'; several times for several; face and ignore are meanings too"
+_MAP_HELP = "meaning of a class, as 'Joy=happy'; repeatable; face and ignore are allowed too"
 
 
 @app.command()
@@ -79,13 +79,15 @@ def pull(
     source: Annotated[
         str, typer.Argument(help="sample, affectnet, a folder, an archive, a data.yaml, a CSV, https or s3 address")
     ],
-    add: Annotated[bool, typer.Option("--add", help="keep the sets that are there")] = False,
+    add: Annotated[bool, typer.Option("--add", help="keep the present sets")] = False,
     name: Annotated[str | None, typer.Option(help="name of the set below data/")] = None,
     map_: Annotated[list[str] | None, typer.Option("--map", help=_MAP_HELP)] = None,
     card: Annotated[str | None, typer.Option(help="dataset card to go by, by name")] = None,
-    force: Annotated[bool, typer.Option(help="replace data that are not pinned; they are moved aside")] = False,
+    force: Annotated[
+        bool, typer.Option(help="replace data that are not pinned; they are moved to .downloads/")
+    ] = False,
 ) -> None:
-    """Fetch a data set, verify it, land it in data/ and pin it in data.dvc; then `dvc repro` rebuilds."""
+    """Fetch a data set, verify it, put it in data/ and pin it in data.dvc; then run `dvc repro`."""
     from emotion_yolo.params import load_params
     from emotion_yolo.sources import Choices
     from emotion_yolo.sources import pull as pull_source
@@ -109,7 +111,7 @@ def list_sets() -> None:
 @data.command("remove")
 @_needs("train")
 def remove_set(name: Annotated[str, typer.Argument(help="name of the set below data/")]) -> None:
-    """Take one set out of data/ and pin what is left."""
+    """Remove a set from data/ and pin the rest."""
     from emotion_yolo.sources import remove
 
     typer.echo("\n".join(remove(name, root=Path()).lines()))
@@ -147,9 +149,9 @@ def check(
 @_needs("train")
 def sample(
     out: Annotated[Path, typer.Argument(help="folder to write")] = paths.SAMPLE,
-    seed: Annotated[int, typer.Option(help="another seed draws other faces")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the drawn faces")] = 0,
 ) -> None:
-    """Draw the bundled sample anew: faces from facial action units, no real person."""
+    """Draw the bundled sample: faces from facial action units, no real person."""
     from emotion_yolo.portraits.sample import generate_sample
 
     generate_sample(out, seed=seed)
@@ -159,7 +161,7 @@ def sample(
 @app.command()
 @_needs("train")
 def report() -> None:
-    """Print the metrics of the last evaluation in this folder, and where its report and pictures lie."""
+    """Print the metrics of the last evaluation in this folder, and the paths of its report and pictures."""
     from emotion_yolo.evaluation.committed import other_machine
     from emotion_yolo.evaluation.summary import last_evaluation
 
@@ -190,32 +192,34 @@ def predict(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for annotated copies")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="file for JSON Lines, instead of stdout")] = None,
-    csv: Annotated[Path | None, typer.Option(help="file for a table, a row a face")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="file for a table, as Parquet; needs the extra table")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on where an interrupted run has left the file")] = False,
+    csv: Annotated[Path | None, typer.Option(help="file for a CSV table, one row per face")] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="file for a Parquet table, one row per face; needs the extra table")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the file of an interrupted run")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace the file, and copies of an earlier run")
     ] = False,
     conf: Annotated[float | None, typer.Option(min=0, max=1, help="least confidence of a face")] = None,
     min_face: Annotated[int, typer.Option(min=0, help="least shorter side of a face, px")] = 0,
     imgsz: Annotated[int | None, typer.Option(help="input side in px; the model's own if not given")] = None,
-    recursive: Annotated[bool, typer.Option(help="search folders to the bottom")] = True,
+    recursive: Annotated[bool, typer.Option(help="search subfolders")] = True,
     track: Annotated[
         bool,
-        typer.Option("--track", help="number the faces of videos, average their emotions; needs the extra track"),
+        typer.Option("--track", help="track faces through videos and average their emotions; needs the extra track"),
     ] = False,
     half_life: Annotated[
-        float, typer.Option(min=0, help="seconds in which the average of a track's emotions halves the past; 0: none")
+        float, typer.Option(min=0, help="half-life in seconds of the average of a track's emotions; 0: no average")
     ] = 0.5,
-    every: Annotated[int, typer.Option(min=1, help="look for faces in every Nth frame, follow them in between")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="detect faces in every Nth frame, track them in between")] = 1,
     summary: Annotated[
-        Path | None, typer.Option(help="file for a summary of each track as JSON: share of time per emotion, changes")
+        Path | None, typer.Option(help="JSON file for a summary of each track: share of time per emotion, changes")
     ] = None,
-    timeline: Annotated[Path | None, typer.Option(help="PNG file for a picture of the tracks over time")] = None,
+    timeline: Annotated[Path | None, typer.Option(help="PNG file for a timeline of the tracks")] = None,
 ) -> None:
     """Find faces and name their expressions; prints a JSON line for each picture, a summary to stderr.
 
-    Ends with exit code 10 if any picture or frame could not be read, after all others.
+    Exits with 10 if a picture or frame could not be read; all others are answered.
     """
     from contextlib import ExitStack
 
@@ -237,10 +241,10 @@ def predict(
     if len(named) > 1 or (resume and (overwrite or not named)):
         raise typer.BadParameter("give one of --json, --csv and --parquet; --resume needs one, and no --overwrite")
     if (every > 1 or summary or timeline) and not track:
-        raise typer.BadParameter("--every, --summary and --timeline are about the tracks of faces; add --track")
+        raise typer.BadParameter("--every, --summary and --timeline need tracks; add --track")
     if (summary or timeline) and resume:
         raise typer.BadParameter(
-            "--summary and --timeline need the whole run, of which --resume sees the rest only; leave out one of them"
+            "--summary and --timeline need the whole run, and --resume processes only the rest; leave out one of them"
         )
     if timeline and timeline.suffix.lower() != ".png":
         raise typer.BadParameter(f"--timeline is {timeline}, expected a name that ends in .png")
@@ -294,20 +298,22 @@ def score(
     engine: Annotated[
         Engine, typer.Option(help="local: processes of this machine; ray: a Ray cluster; needs the extra ray")
     ] = Engine.LOCAL,
-    workers: Annotated[int, typer.Option(min=0, help="workers of one core each; 0: as many as there are cores")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="workers of one core each; 0: one per core")] = 0,
     model: Annotated[
         Path | None, typer.Option(help="folder of an exported model; default: models/release here, else the package's")
     ] = None,
     column: Annotated[str | None, typer.Option(help="column of a Parquet file that names pictures")] = None,
-    sample: Annotated[float, typer.Option(min=0, max=1, help="share of the pictures, always the same ones")] = 1.0,
-    limit: Annotated[int | None, typer.Option(min=1, help="pictures at most")] = None,
-    shard: Annotated[int, typer.Option(min=1, help="pictures of a file; each file is written at once")] = 1000,
+    sample: Annotated[
+        float, typer.Option(min=0, max=1, help="share of the pictures, chosen by a hash of their names")
+    ] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="maximum number of pictures")] = None,
+    shard: Annotated[int, typer.Option(min=1, help="pictures per Parquet file")] = 1000,
     conf: Annotated[float | None, typer.Option(min=0, max=1, help="least confidence of a face")] = None,
     min_face: Annotated[int, typer.Option(min=0, help="least shorter side of a face, px")] = 0,
     imgsz: Annotated[int | None, typer.Option(help="input side in px; the model's own if not given")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the pictures and write nothing")] = False,
 ) -> None:
-    """Score any number of pictures to Parquet files, a row a face; the same command goes on with an interrupted run."""
+    """Score any number of pictures to Parquet files, one row per face; the same command resumes an interrupted run."""
     from emotion_yolo.inference.packaged import default_model
     from emotion_yolo.scoring.listing import Selection
     from emotion_yolo.scoring.plan import Options
@@ -345,11 +351,11 @@ def web(
         Path | None, typer.Option(help="folder of an exported model; default: models/release here, else the package's")
     ] = None,
     runtime: Annotated[
-        Path | None, typer.Option(help="onnxruntime-web as npm's archive or as a folder, instead of from npm")
+        Path | None, typer.Option(help="onnxruntime-web: npm's archive or its folder (default: fetched with npm)")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing files")] = False,
 ) -> None:
-    """Write the page as a folder for any web host: it finds faces in the browser, and uploads nothing."""
+    """Write the page as a folder for any web host: it finds faces in the browser and uploads nothing."""
     from emotion_yolo.inference.packaged import default_model
     from emotion_yolo.web import export_web
 
@@ -363,7 +369,7 @@ def doctor(
         Path | None, typer.Option(help="folder of an exported model; default: models/release here, else the package's")
     ] = None,
 ) -> None:
-    """Print what a report of a problem should say: versions, CPU, precision, model, speed, free disk."""
+    """Print the facts for a bug report: versions, CPU, precision, model, speed, free disk."""
     from emotion_yolo.doctor import examine
     from emotion_yolo.inference.packaged import default_model
 
@@ -374,7 +380,7 @@ def doctor(
 @app.command("train-classifier")
 @_needs("train")
 def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = paths.CLASSIFIER) -> None:
-    """Train a network that names the expressions of single crops, for prepare.teacher.classifier; resumes.
+    """Train a classifier of face crops for prepare.teacher.classifier; resumes an interrupted training.
 
     Its settings are the section `classifier` of params.yaml.
     """
@@ -416,14 +422,14 @@ def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = p
 def release(
     out: Annotated[Path, typer.Argument(help="folder to write")] = paths.RELEASE,
     recipe: Annotated[
-        str | None, typer.Option(help="train it by configs/recipes/NAME.yaml first; resumes where it was interrupted")
+        str | None, typer.Option(help="train it by configs/recipes/NAME.yaml first; resumes an interrupted run")
     ] = None,
     given: Annotated[
         list[str] | None, typer.Option("--input", help="NAME=PATH of a model that the recipe starts from; repeatable")
     ] = None,
-    restart: Annotated[bool, typer.Option(help="leave what an earlier run of the recipe has done")] = False,
+    restart: Annotated[bool, typer.Option(help="discard what an earlier run of the recipe has done")] = False,
 ) -> None:
-    """Make the trained, exported and evaluated model the release: served, fine-tuned from and localised with."""
+    """Make the evaluated export the release, which is served, fine-tuned from, and used to localise faces."""
     from emotion_yolo.release import make_release
 
     project, made_by, comparison = Path(), None, list[str]()
@@ -436,7 +442,7 @@ def release(
         )  # fmt: skip
         project, made_by, comparison = finished.project, (str(finished.path), finished.revision), compare(finished)
     elif given or restart:
-        raise RecipeError("--input and --restart are of a recipe; name it with --recipe")
+        raise RecipeError("--input and --restart belong to a recipe; name it with --recipe")
     files = make_release(
         weights=project / paths.TRAINED / paths.WEIGHTS_NAME,
         export=project / paths.EXPORT,
@@ -456,20 +462,18 @@ def release(
 @_needs("monitor")
 def monitor(
     log: Annotated[Path, typer.Option(envvar="EMOTION_LOG_DB", help="the service's prediction log")],
-    model: Annotated[
-        Path, typer.Option(help="folder of the model that answers; its reference lies there")
-    ] = paths.RELEASE,
-    reference: Annotated[Path | None, typer.Option(help="reference, if it lies elsewhere")] = None,
-    since: Annotated[str, typer.Option(help="begin of the window: 24h, 7d, or a time")] = "24h",
-    until: Annotated[str | None, typer.Option(help="its end; now if not given")] = None,
-    last: Annotated[int | None, typer.Option(min=1, help="only so many of the latest pictures")] = None,
+    model: Annotated[Path, typer.Option(help="folder of the served model, which holds its reference")] = paths.RELEASE,
+    reference: Annotated[Path | None, typer.Option(help="reference, if it is elsewhere")] = None,
+    since: Annotated[str, typer.Option(help="start of the window: 24h, 7d, or a time")] = "24h",
+    until: Annotated[str | None, typer.Option(help="end of the window (default: now)")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="only the latest N pictures")] = None,
     rate: Annotated[float, typer.Option(min=0.001, max=0.5, help="probability of a false alarm")] = 0.01,
     out: Annotated[Path, typer.Option(help="folder for verdict.json and report.html")] = paths.REPORTS / "monitor",
     page: Annotated[bool, typer.Option("--page/--no-page", help="write report.html, with Evidently")] = True,
     prometheus: Annotated[Path | None, typer.Option(help="text file for Prometheus' node exporter")] = None,
     accept: Annotated[Path | None, typer.Option(help="write the window as a new reference instead")] = None,
 ) -> None:
-    """Compare what the service has seen with the model's reference; ends with exit code 18 where they differ."""
+    """Compare the service's pictures and answers with the model's reference; exits with 18 if they differ."""
     from emotion_yolo.monitoring import monitor as monitoring
 
     choices = monitoring.Choices(
@@ -494,10 +498,11 @@ def review(
     kept: Annotated[Path, typer.Argument(envvar="EMOTION_KEEP_PICTURES", help="folder of the service's kept pictures")],
     out: Annotated[Path, typer.Option(help="folder to write, for pull")],
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="also those without feedback, with the model's names, to be corrected")
+        bool,
+        typer.Option("--unlabelled", help="include pictures without feedback, labelled by the model, for correction"),
     ] = False,
 ) -> None:
-    """Write pictures that the service has kept, with the labels that came back, as a YOLO set for `pull --add`."""
+    """Write the pictures kept by the service, with feedback as labels, as a YOLO set for `pull --add`."""
     from emotion_yolo.review.exporting import export_cases
 
     pictures, labels = export_cases(kept, out, unlabelled=unlabelled)
@@ -511,7 +516,7 @@ def promote(
     against: Annotated[Path, typer.Option(help="folder of the present model")] = paths.RELEASE,
     out: Annotated[Path, typer.Option(help="folder for promotion.md and its plot")] = paths.REPORTS / "promote",
 ) -> None:
-    """Register a model and assign it the stage prod, unless it is worse than the present one; exit code 19 if it is."""
+    """Register a model and assign it the stage prod, unless it is worse than the present one (exit code 19)."""
     from emotion_yolo.params import load_params
     from emotion_yolo.registry.promoting import promote as decide
     from emotion_yolo.registry.report import verdict
@@ -524,7 +529,7 @@ def promote(
 @app.command()
 @_needs("train")
 def models() -> None:
-    """Print the registered versions, their stages and why they were registered, the latest last."""
+    """Print the registered versions, their stages and why they were registered, latest last."""
     from emotion_yolo.registry.versions import list_versions
 
     versions = list_versions(Path())
@@ -549,7 +554,9 @@ def rollback() -> None:
 @_needs("train")
 def lineage(
     digest: Annotated[str, typer.Argument(help="digest of a model from an answer, or its first digits")],
-    checkout: Annotated[Path | None, typer.Option(help="folder for a worktree of what it was made from")] = None,
+    checkout: Annotated[
+        Path | None, typer.Option(help="folder for a worktree of the revision it was made from")
+    ] = None,
 ) -> None:
     """Print the commit, data, recipe, params and metrics behind a model's digest, as YAML."""
     import yaml

@@ -1,4 +1,4 @@
-"""What this machine makes of the package: versions, CPU, precision, the model and how fast it answers, free disk."""
+"""The package on this machine: versions, CPU, precision, model, speed, free disk."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ _ROUNDS = 15
 
 
 def examine(model: Path) -> Iterator[tuple[str, str]]:
-    """Yield what was found: what it is about, and the finding.
+    """Yield pairs of a subject and what was found.
 
     Raises:
         ModelError: `model` cannot be loaded.
@@ -56,7 +56,7 @@ def _version(name: str) -> str:
 
 
 def _precision(backend: str) -> str:
-    """Return the arithmetic that OpenVINO chooses by itself on this CPU; ONNX Runtime has one only."""
+    """Return the precision that OpenVINO chooses on this CPU; ONNX Runtime has only fp32."""
     if backend != "openvino":
         return "f32"
     import openvino as ov

@@ -1,4 +1,4 @@
-"""A release: what a fresh clone serves at once, starts fine-tuning from, and localises faces with; it lies in git."""
+"""A release: the model in git that a fresh clone serves, fine-tunes from, and localises faces with."""
 
 import shutil
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ def make_release(
 ) -> list[Path]:
     """Copy a trained, exported and evaluated model into `out`, replacing what is there; returns its files.
 
-    The OpenVINO files stay behind: they hold the same network as the ONNX file, which OpenVINO reads as well. So does
+    The OpenVINO files are left out: they hold the same network as the ONNX file, which OpenVINO reads as well. So is
     the report's own contact sheet, of faces whose licence may forbid to publish them; `example.jpg` shows the model's
-    answers to `pictures` instead, which have to be free. The card lists what is there.
+    answers to `pictures` instead, whose licence has to allow it. The card lists what is there.
 
     `recipe` is the file it was made by and the commit that file is of. It takes the place of the commit in the clone
     that the recipe ran in, whose params.yaml follows from both.
@@ -46,7 +46,7 @@ def make_release(
     revision = spec.lineage.revision
     if revision.endswith("-dirty") or revision == "unknown":
         raise ModelError(
-            f"{export}: made from uncommitted changes (revision {revision}), which nobody could make it from again; "
+            f"{export}: made from uncommitted changes (revision {revision}), so it cannot be reproduced; "
             "commit them, `dvc repro --force --single-item export`, then `dvc repro`"
         )
     sources = [weights, export / spec.files["onnx"].path, metrics, report / _CARD]
@@ -54,7 +54,7 @@ def make_release(
         raise ModelError(f"{', '.join(missing)}: missing; a release is made after `dvc repro` has run to its end")
     card = (report / _CARD).read_text("utf-8")
     if spec.version not in card:
-        message = f"{report / _CARD} is not about version {spec.version}, which lies in {export}"
+        message = f"{report / _CARD} is not about version {spec.version}, which is in {export}"
         raise ModelError(f"{message}; run `dvc repro evaluate` first")
     size = sum(path.stat().st_size for path in sources)
     if size > _LIMIT:

@@ -1,4 +1,4 @@
-"""Who is who in a video: stable numbers for faces, emotions without flicker, boxes for frames that were not looked at.
+"""Tracks of faces in a video: stable numbers, smoothed emotions, boxes for frames without detection.
 
 Boxes are joined to tracks by ByteTrack of the package trackers (extra `track`), with the frames' own times.
 """
@@ -24,7 +24,7 @@ _LEAST_STEP_S = 1e-4  # damaged files repeat times or go back, which a tracker c
 
 @dataclass(frozen=True)
 class Tracking:
-    """How videos are tracked.
+    """Options of tracking.
 
     Probabilities are averaged with weights that halve every `half_life_s` seconds, 0 for none; faces are looked for in
     every `every`th frame, and their boxes carried on in between.

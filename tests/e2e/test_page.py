@@ -112,7 +112,7 @@ def test_lets_the_server_draw_what_the_browser_cannot_show(page: Page, tmp_path:
 def test_asks_again_with_another_confidence(page: Page, photo_file: Path) -> None:
     choose(page, photo_file)
     expect(status(page)).to_contain_text("2 faces")
-    slider = page.get_by_role("slider", name="Least confidence")
+    slider = page.get_by_role("slider", name="Minimum confidence")
     slider.focus()
     with page.expect_request(lambda request: "conf=0.95" in request.url):
         page.keyboard.press("End")
@@ -210,7 +210,7 @@ def test_asks_for_a_key_where_the_server_does(browser: Browser, locked: Process,
     key = page.get_by_label("API key")
     expect(key).to_be_visible()
     choose(page, photo_file)
-    expect(status(page)).to_contain_text("asks for an API key")
+    expect(status(page)).to_contain_text("requires an API key")
     key.fill("a-key-of-24-characters-x")
     key.press("Enter")
     expect(status(page)).to_contain_text("2 faces")

@@ -289,7 +289,7 @@ def test_a_manifest_names_pictures_relative_to_itself_absolute_or_elsewhere(pict
         ("none/*.png", "none: no such folder"),
         ("other.parquet", "its columns are n, photo, expected path or url or"),
         ("gap.parquet", "row 1, column path: got None"),
-        ("torn.parquet", "no Parquet file"),
+        ("torn.parquet", "not a readable Parquet file"),
         ("clip.mp4", "a video, expected pictures"),
         ("**x.png", "entire path component"),
         ("https://127.0.0.1/pictures/", "web servers do not list"),

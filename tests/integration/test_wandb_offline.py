@@ -624,4 +624,4 @@ def test_a_folder_that_cannot_be_written_leaves_the_training_alone(caplog: pytes
     assert tracker.info.id is None
     [message] = warnings(caplog)
     assert message.startswith("W&B cannot be used (FileExistsError")
-    assert message.endswith("going on without")
+    assert message.endswith("continuing without it")

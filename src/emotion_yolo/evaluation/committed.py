@@ -1,4 +1,4 @@
-"""How the last evaluation differs from the one that was committed, where the machine alone can be the reason."""
+"""Differences of the last evaluation from the committed one, if the machine alone can explain them."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ _INPUTS = ("params.yaml", "data.dvc", "dvc.yaml", "src")
 
 
 def other_machine(root: Path = Path()) -> str:
-    """Return what a person should know of figures that differ from the commit's though nothing else does; else ''.
+    """Return a note on figures that differ from the commit's although nothing else does; else ''.
 
     It is empty as well where params, data or code differ from the commit, outside git, and before an evaluation.
     """

@@ -101,7 +101,7 @@ def covered(image: Image, labels: Labels, *, band: tuple[float, float]) -> tuple
 def at_face_height(image: Image, labels: Labels, *, height: float, side: int) -> tuple[Image, Labels]:
     """Scale a picture so that its first face is `height` px high, centred on a grey square of `side` px.
 
-    A network with an input of `side` px sees the face at exactly this height. Whatever lies outside the square is cut
+    A network with an input of `side` px sees the face at exactly this height. Everything outside the square is cut
     off; a face nearly as high as the square fills it.
     """
     old_h, old_w = image.shape[:2]

@@ -55,7 +55,7 @@ class Experiment:
 
 
 def read_experiments(root: Path = Path()) -> list[Experiment]:
-    """Ask DVC for the experiments of all commits of the project in `root`.
+    """Read DVC's experiments of all commits of the project in `root`.
 
     Raises:
         EmotionYoloError: DVC is not installed, or `root` is no project of its.

@@ -73,7 +73,7 @@ _LIMITS = """## Limits
 
 @dataclass(frozen=True)
 class UsedSet:
-    """A data set the model was trained and measured on, as far as `data.dvc` and the dataset cards say."""
+    """A data set that the model was trained and measured on, from `data.dvc` and the dataset cards."""
 
     name: str
     title: str
@@ -83,7 +83,7 @@ class UsedSet:
 
 
 def used_sets(pin: Path, cards: Path) -> list[UsedSet]:
-    """Read from `data.dvc` and the dataset cards which sets lie in `data/`; empty if the pin does not say."""
+    """Read the sets in `data/` from `data.dvc` and the dataset cards; empty if `data.dvc` does not record them."""
     if not pin.is_file():
         return []
     content = yaml.safe_load(pin.read_text("utf-8")) or {}

@@ -14,7 +14,7 @@ from emotion_yolo.structures.images import read_rgb
 
 
 def observe(outcomes: Sequence[Outcome]) -> Observations:
-    """Return what the log would hold of these pictures, with the labels of faces as their truth.
+    """Return what the prediction log would record of these pictures, with the labels of faces as truth.
 
     Raises:
         ImageError: a picture that cannot be read.

@@ -94,9 +94,9 @@ def summary(metrics: Metrics, intervals: Intervals, sets: Mapping[str, Metrics])
 
 
 def last_evaluation(root: Path = Path()) -> str:
-    """Return the summary of the last evaluation of the project in `root`, and where its report and pictures lie.
+    """Return the summary of the last evaluation of the project in `root`, and the paths of its report and pictures.
 
-    It reads the stage's own outs: `metrics.json` is committed, so in a new clone it is of someone else's run.
+    It reads the stage's own outs: `metrics.json` is committed, so in a new clone it comes from another machine's run.
 
     Raises:
         ModelError: none has run, or its outs cannot be read.

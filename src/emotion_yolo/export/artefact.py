@@ -1,4 +1,4 @@
-"""The exported artefact: both networks, compared with PyTorch and fitted on valid, then model.json."""
+"""Writes the exported artefact: both networks, compared with PyTorch and fitted on valid, then model.json."""
 
 import hashlib
 import json
@@ -45,11 +45,11 @@ def export(
 
     Raises:
         ModelError: a network of other classes, or no record of its training.
-        ParityError: an export that answers otherwise than PyTorch; the report says by how much.
+        ParityError: an export whose answers differ from PyTorch's; the report says by how much.
     """
     lineage = collect(params, weights=weights, pin=pin, run=run)
     storage = write_networks(weights, out, imgsz=params.export.imgsz)
-    # Until they are fitted: everything is a face, and scores are taken at their word.
+    # Until they are fitted: every box counts as a face, and scores are not tempered.
     spec = first_spec(out, params, lineage, storage)
     valid, scenes = read_crops(prepared, "valid"), read_scenes(prepared, "valid")
     parity = check_parity(out, spec, torch_forward(weights), valid[:: max(len(valid) // _PARITY_PICTURES, 1)])

@@ -1,4 +1,4 @@
-"""Threshold and temperature of an exported network, fitted on the valid split; no test picture is looked at."""
+"""Threshold and temperature of an exported network, fitted on the valid split; test pictures are not used."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _SCALE_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the valid split says of a network."""
+    """Threshold, temperature and report fitted on the valid split."""
 
     conf: float
     temperature: float
@@ -40,7 +40,7 @@ def fit(
 ) -> Fitted:
     """Choose the confidence threshold and the temperature on valid.
 
-    The threshold is that of the best face F1 on scenes, which is where there is something other than faces to see; on
+    The threshold is that of the best face F1 on scenes, since they show more than faces; on
     the crops where there are no scenes, or none of their faces is found; `fallback_conf` for a network that finds no
     face at all. The temperature is fitted to the emotions of the crops' faces that were found; without any it is 1.
     """
@@ -68,7 +68,7 @@ def fit(
     temperature = 1.0
     if found:
         at_one, truth = np.stack([p for p, _ in found]), np.asarray([cls for _, cls in found])
-        # At temperature 1 probabilities are the scores but for a factor, which no temperature sees.
+        # At temperature 1 probabilities are the scores times a factor, to which the temperature is invariant.
         temperature = round(fit_temperature(at_one, truth), 4)
         calibrated = probabilities(at_one, temperature=temperature)
         report["valid_ece_before"] = round(expected_calibration_error(at_one, truth), 5)

@@ -1,4 +1,4 @@
-"""Whether an exported network answers as the trained one does."""
+"""Parity of an exported network with the trained one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,13 +42,13 @@ def check_parity(
 def refuse_differences(
     parity: Mapping[str, Mapping[str, float]], tolerance: float, *, report: str = "reports/export/report.json"
 ) -> None:
-    """Stop where an export answers otherwise than PyTorch.
+    """Refuse an export whose answers differ from PyTorch's.
 
     Raises:
         ParityError: a score differs by more than `tolerance`.
     """
     for backend, difference in parity.items():
-        if not difference["score"] <= tolerance:  # also where it is no number
+        if not difference["score"] <= tolerance:  # also refuses nan
             message = f"{backend}: a class score differs from PyTorch's by {difference['score']:.4f}"
             advice = f"the export is wrong, or the runtime computes in less than fp32; see {report}"
             raise ParityError(f"{message}, expected at most {tolerance} (export.parity); {advice}")

@@ -1,4 +1,4 @@
-"""A two-stage model as one folder: a detector's files, a trained classifier's ONNX file, and what aligns faces."""
+"""Writes a two-stage model as one folder: a detector, a trained classifier's ONNX file, and YuNet for alignment."""
 
 import hashlib
 import json

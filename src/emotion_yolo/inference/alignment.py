@@ -1,6 +1,6 @@
-"""A face cut out of a picture for a classifier: turned upright by its landmarks, or as its box lies.
+"""Cuts faces out of a picture for a classifier: turned upright by their landmarks, or along their boxes.
 
-Which of the two is decided here; a classifier only sees squares of one size.
+The choice is made here; a classifier only sees squares of one size.
 """
 
 from dataclasses import dataclass
@@ -39,14 +39,14 @@ _LEAST_EYES = 0.15
 
 @dataclass(frozen=True, eq=False)
 class FaceCrop:
-    """An RGB square [S, S, 3] of one face; `aligned` says whether its landmarks lie where every face's do."""
+    """An RGB square [S, S, 3] of one face; `aligned` says whether its landmarks are at the common places."""
 
     pixels: Image
     aligned: bool
 
 
 class Landmarks(Protocol):
-    """Tells where the landmarks of a face are."""
+    """Locates the landmarks of a face."""
 
     def __call__(self, image: Image, xyxy: Box) -> Points | None:
         """Return the landmarks [5, 2], px of the picture, of the face in the box [4], or None if they are not seen."""
@@ -96,8 +96,8 @@ def align(image: Image, xyxy: Box, *, imgsz: int, margin: float, landmarks: Land
     """Cut the face in the box [4] (px) out of an RGB picture [H, W, 3] as a square of `imgsz` px.
 
     With `landmarks`, a similarity transform brings them to fixed places; where they are not seen, or are those of a
-    profile, the face is cut out as it lies: the square around the box's middle whose side is `margin` times the box's
-    longer one. Both show about as much around a face. Beyond the picture's edge its last pixels go on.
+    profile, the face is cut out without alignment: a square around the box's centre whose side is `margin` times the
+    box's longer one. Both show about as much around a face. Beyond the picture's edge its last pixels are repeated.
     """
     found = landmarks(image, xyxy) if landmarks else None
     if found is None or _eyes(found) < _LEAST_EYES * _longer(xyxy):
@@ -137,7 +137,7 @@ def _longer(xyxy: Box) -> float:
 
 
 def _square(image: Image, xyxy: Box, *, side: float) -> tuple[Image, Points]:
-    """Return the square of `side` px around a box's middle, and where its corner lies in the picture [2]."""
+    """Return the square of `side` px around a box's centre, and the position [2] of its corner in the picture."""
     whole = max(round(side), 2)
     left, top = (round(float(xyxy[i] + xyxy[i + 2]) / 2 - whole / 2) for i in (0, 1))
     height, width = image.shape[:2]

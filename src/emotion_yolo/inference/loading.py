@@ -1,4 +1,4 @@
-"""Loads a model whatever it is made of: `model.json` says so."""
+"""Loads a model of one or two stages, as its `model.json` says."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A detector with a classifier behind it: faces are found, cut out, aligned, and their expressions named.
+"""A detector followed by a classifier: faces are found, cut out, aligned, and their expressions classified.
 
 picture ── detector ──▶ boxes ── align ──▶ [B, S, S, 3] ── classifier ──▶ [B, C] ──▶ `Detections`
 """
@@ -39,7 +39,7 @@ class TwoStage:
 
     @classmethod
     def load(cls, folder: Path, spec: ModelSpec, detector: Detector, *, threads: int) -> Self:
-        """Load what lies beside the detector in `folder`.
+        """Load the parts beside the detector in `folder`.
 
         Raises:
             ModelError: a file missing, damaged, or of something else.
@@ -54,12 +54,12 @@ class TwoStage:
         return cls(spec, detector, classifier, landmarks)
 
     def without_landmarks(self) -> Self:
-        """Return the same model that cuts every face out as it lies, to measure what alignment is worth."""
+        """Return the same model without alignment, to measure what alignment is worth."""
         return type(self)(self.spec, self.detector, self._classifier, None)
 
     @property
     def crops(self) -> dict[str, int]:
-        """How many faces were `aligned`, and how many cut out as they lay (`plain`), so far."""
+        """Numbers of faces so far that were `aligned`, and cut out without alignment (`plain`)."""
         with self._lock:
             return {name: self._counts[name] for name in ("aligned", "plain")}
 

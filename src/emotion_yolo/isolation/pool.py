@@ -1,7 +1,7 @@
 """Decoding in processes that can be stopped: a limit on CPU time and memory for pictures that inspection cannot bound.
 
 Each seat is a process (`worker.py`) that has imported the decoders and, where the system has `fork`, decodes each
-picture in a child of its own: the system ends a child that overruns, and takes all of its memory back.
+picture in a separate child: the system ends a child that overruns, and reclaims all of its memory.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _CLOCK_PER_CPU = 4.0
 
 @dataclass(frozen=True)
 class Job:
-    """What a decoder process is asked for."""
+    """A job of a decoder process."""
 
     plan: Plan
     limits: ImageLimits
@@ -120,7 +120,7 @@ class _Seat:
             if self._closed:
                 raise TimeoutError("the decoders are closed") from error
             if not overrun.is_set():
-                raise out_of_memory(job.plan.format) from error  # whoever stops processes: the system, for memory
+                raise out_of_memory(job.plan.format) from error  # killed by the system, for memory
             if limit_s < timeout_s:
                 raise _too_slow(job) from error
             raise TimeoutError("the decoder was not ready in time") from error
@@ -137,7 +137,7 @@ class _Seat:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,  # where libraries in C write
-                    start_new_session=True,  # a group of its own: signals to the service do not reach it
+                    start_new_session=True,  # its own group: signals to the service do not reach it
                 )
                 if self._process.stdout is None or not self._process.stdout.read(1):
                     raise out_of_memory("picture")
@@ -209,7 +209,7 @@ def _too_slow(job: Job) -> RefusedImageError:
 
 
 def _stopped(job: Job, number: int) -> RefusedImageError:
-    """Return what a child's end by a signal says of its picture."""
+    """Return the refusal that a child's end by a signal stands for."""
     if number in {getattr(signal, "SIGPROF", -1), getattr(signal, "SIGXCPU", -1)}:
         return _too_slow(job)
     return out_of_memory(job.plan.format) if number == getattr(signal, "SIGKILL", -1) else undecodable(job.plan.format)

@@ -53,7 +53,7 @@ def _decode_in_child(job: Job, sink: BinaryIO) -> None:
 
 
 def limit_resources(job: Job) -> None:
-    """Have the system end this process after `cpu_s` seconds of CPU time, and refuse it memory beyond the plan's."""
+    """Limit this process to `cpu_s` seconds of CPU time and to the plan's memory."""
     import resource
 
     signal.signal(signal.SIGPROF, signal.SIG_DFL)

@@ -1,1 +1,1 @@
-"""Compares what a service has seen with what its model was measured on, and says when they differ."""
+"""Drift: compares a service's pictures and answers with the reference of its model."""

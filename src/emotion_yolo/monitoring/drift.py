@@ -1,8 +1,8 @@
-"""How far two sets of pictures are apart, column by column, and how far is too far.
+"""Distances between two sets of pictures, column by column, and thresholds for them.
 
 Distances are those of Evidently: `wasserstein` (in standard deviations of the reference) for numbers and
 `jensenshannon` for emotions. Its default thresholds are the same for windows of any size. Ours come from windows drawn
-from the reference itself, so that a window without drift raises an alarm with the probability that was asked for.
+from the reference itself, so that a window without drift raises an alarm with the requested probability.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ def draw_null(reference: Observations, *, pictures: int, draws: int = 1000, seed
 
     Both are drawn with replacement and by picture, since the faces of one picture are alike. A drawn sample is a count
     for each picture (of its faces as well), so that all distances of many pairs are a few sums over matrices
-    [draws, values], where `distances` would sort each sample anew.
+    [draws, values], where `distances` would sort each sample again.
     """
     random = np.random.default_rng(seed)
     size = len(reference)

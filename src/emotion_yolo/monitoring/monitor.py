@@ -14,14 +14,14 @@ from emotion_yolo.prediction_log.observations import REFERENCE_NAME, read_refere
 
 @dataclass(frozen=True)
 class Choices:
-    """What is compared, and what is written."""
+    """What to compare, and what to write."""
 
     log: Path
     reference: Path
     since: str = "24h"
     until: str | None = None
     last: int | None = None
-    """Only so many of the latest pictures."""
+    """Only the latest pictures, this many."""
     rate: float = 0.01
     """Probability of a false alarm, 0-1."""
     out: Path | None = None
@@ -38,7 +38,7 @@ def reference_of(model: Path) -> Path:
 
 
 def monitor(choices: Choices) -> Verdict:
-    """Compare the window with the reference and write what was asked for.
+    """Compare the window with the reference and write the requested files.
 
     Raises:
         MonitoringError: log or reference cannot be read, are of different models, or hold too few pictures.
@@ -63,7 +63,7 @@ def monitor(choices: Choices) -> Verdict:
 
 
 def accept(choices: Choices, path: Path) -> Window:
-    """Write the window as the reference of its model: what is to count as normal from now on.
+    """Write the window as the new reference of its model.
 
     Raises:
         MonitoringError: the log cannot be read, or holds too few pictures for a reference.

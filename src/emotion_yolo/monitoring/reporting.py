@@ -1,4 +1,4 @@
-"""What a comparison says: a verdict in JSON, a page, a file for Prometheus."""
+"""Reports of a comparison: a verdict in JSON, a page, a file for Prometheus."""
 
 import json
 import os
@@ -42,11 +42,11 @@ class Verdict:
     reference: Reference
     comparison: Comparison
     rate: float
-    """False alarms that were asked for, 0-1."""
+    """Requested false alarm rate, 0-1."""
 
     @property
     def accuracy(self) -> tuple[Labelled | None, Labelled | None]:
-        """Return what is known of the answers' accuracy in the window and in the reference."""
+        """Return the answers' accuracy in the window and in the reference, as far as known."""
         return labelled(self.window.observations), labelled(self.reference.observations)
 
     @property

@@ -55,7 +55,7 @@ def parse_time(text: str, *, now: datetime) -> datetime:
 def read_window(
     log: Path, *, begin: datetime, end: datetime, last: int | None = None, model: str | None = None
 ) -> Window:
-    """Read what the log holds from `begin` until `end`, its Parquet files included.
+    """Read the log from `begin` until `end`, including its Parquet files.
 
     `last` keeps the latest pictures only. `model` is a digest; if None, that of the latest picture. Pictures that a
     request had its own thresholds for are left out.

@@ -1,6 +1,6 @@
 """Write the bundled sample: made-up faces in AffectNet's own YOLO format, and scenes with true boxes.
 
-Each of its three folders is a set as it lies in `data/`: crops, scenes whose faces have no emotion, and groups of
+Each of its three folders is a set as in `data/`: crops, scenes whose faces have no emotion, and groups of
 people whose faces have one. Like the real set, its crops carry labels that say nothing about where the face is, its
 file names recur across splits, and a few of its pictures have near-duplicates in another split.
 """
@@ -50,7 +50,7 @@ PLANTED_NEAR_DUPLICATES = (
 
 @dataclass(frozen=True, slots=True)
 class CropFile:
-    """Hold a crop as it lies on disk."""
+    """Hold a crop as stored on disk."""
 
     name: str  # without extension
     emotion: Emotion
@@ -63,7 +63,7 @@ def crop_emotion(index: int) -> Emotion:
 
 
 def draw_crop(split: str, index: int, *, seed: int) -> Crop:
-    """Draw the crop at `index` of `split`, whatever else the sample holds."""
+    """Draw the crop at `index` of `split`, independently of the rest of the sample."""
     return compose_crop(crop_emotion(index), random_generator(seed, split, index))
 
 

@@ -1,6 +1,6 @@
 """`emotion-yolo predict`: pictures, folders, videos and cameras through the detector, one record a picture or frame.
 
-`sources` finds what there is to read and says what it skips, `copies` writes annotated copies that replace nothing,
+`sources` finds the inputs and reports what it skips, `copies` writes annotated copies that replace nothing,
 `tracks` follows faces through videos, `summary` sums up each track, `run` is the loop. Only the
 command line imports this package.
 """

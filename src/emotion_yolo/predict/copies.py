@@ -36,7 +36,7 @@ def copies_in(folder: Path) -> frozenset[str]:
         return frozenset()
     sizes: dict[str, int] = {}
     for line in lines:
-        with suppress(ValueError, TypeError):  # a line that was not written to its end, or by hand
+        with suppress(ValueError, TypeError):  # an incomplete line, or one written by hand
             name, size = json.loads(line)
             sizes[name] = size
     return frozenset(name for name, size in sizes.items() if _size_of(folder / name) == size)
@@ -74,7 +74,7 @@ class AnnotatedCopies:
         self._video_name = ""
 
     def add_picture(self, name: str, image: Image) -> Path:
-        """Write an RGB picture [H, W, 3] as a copy of the picture called `name`; returns where it lies.
+        """Write an RGB picture [H, W, 3] as a copy of the picture called `name`; returns its path.
 
         Raises:
             StorageError: it cannot be written.
@@ -103,7 +103,7 @@ class AnnotatedCopies:
         self._video.write(image, time_s=time_s)
 
     def finish_video(self) -> Path | None:
-        """Complete the copy of the present video and move it into place; returns where it lies, None if there is none.
+        """Complete the copy of the present video and move it into place; returns its path, None if there is none.
 
         Raises:
             StorageError: it cannot be written.
@@ -153,7 +153,7 @@ def _stem_of(name: str) -> str:
 
 
 def _move_without_replacing(source: Path, target: Path) -> bool:
-    """Rename `source` to `target` unless that exists; says whether it did. A rename alone would replace it."""
+    """Rename `source` to `target` unless that exists; returns whether it did. A rename alone would replace it."""
     try:
         os.link(source, target)
     except FileExistsError:

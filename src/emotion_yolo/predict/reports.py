@@ -1,4 +1,4 @@
-"""Files about the tracks of videos that are written at the end of a run: a summary, a timeline."""
+"""Files on the tracks of videos, written at the end of a run: a summary, a timeline."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class _Frame:
 
 
 class TrackReport(ABC):
-    """Takes in the answers to tracked videos, in their order.
+    """Collects the answers to tracked videos, in order.
 
     A frame counts for the time until the next one, the last frame of a video for as long as the one before it.
     """
@@ -27,7 +27,7 @@ class TrackReport(ABC):
         self._period_s = 0.0
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Take in the answer to one frame; answers to pictures and about frames that cannot be read are passed over."""
+        """Add the answer to one frame; answers to pictures and unreadable frames are ignored."""
         if "time_s" not in record or "error" in record:
             return
         emotions = {face["track"]: face["emotion"] for face in record["detections"] if face["track"] is not None}
@@ -42,7 +42,7 @@ class TrackReport(ABC):
         self._last = frame
 
     def close(self) -> None:
-        """Count the last frame of the present video."""
+        """Finish the present video: count its last frame."""
         if self._last is not None:
             self._show(self._last.time_s, self._period_s, self._last.emotions)
             self._end_video()
@@ -53,7 +53,7 @@ class TrackReport(ABC):
 
     @abstractmethod
     def _show(self, time_s: float, period_s: float, emotions: Mapping[int, str]) -> None:
-        """Take in a frame: when it is shown, for how long, and the emotion of each track in it."""
+        """Add a frame: when and for how long it is shown, and the emotion of each track in it."""
 
     @abstractmethod
     def _end_video(self) -> None: ...
@@ -67,10 +67,10 @@ Report = TypeVar("Report", bound=TrackReport)
 
 
 class ReportFile(Generic[Report]):
-    """A report that ends up in a file, also where the run is interrupted; a context manager."""
+    """A report that is written to a file, even if the run is interrupted; a context manager."""
 
     def __init__(self, path: Path, report: Report, *, overwrite: bool = False) -> None:
-        """Say where it is to lie.
+        """Set the path of the file.
 
         Raises:
             StorageError: the file exists and may not be replaced, or its folder does not exist.

@@ -19,7 +19,7 @@ from emotion_yolo.video.reading import read_camera, read_video
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture or frame to look at, or the `problem` that there is instead; `index` and `time_s` are a frame's."""
+    """A picture or frame, or the `problem` in its place; `index` and `time_s` are a frame's."""
 
     source: Input
     picture: Picture | None
@@ -27,7 +27,7 @@ class Frame:
     index: int | None = None
     time_s: float | None = None
     data: bytes | None = None
-    """The picture's file, where it cannot be read again."""
+    """The picture's bytes, if it cannot be read again."""
 
     def in_full(self) -> Image:
         """Return all pixels of the picture, RGB [H, W, 3], also where it was decoded at a part of its size."""
@@ -37,7 +37,7 @@ class Frame:
         return read_rgb(self.source.path) if self.data is None else decode(self.data, LOCAL).pixels
 
     def record(self) -> dict[str, object]:
-        """Return what an answer says of where it comes from."""
+        """Return the fields of an answer that name its origin."""
         where: dict[str, object] = {"source": self.source.name}
         if self.index is not None:
             where |= {"frame": self.index, "time_s": round(self.time_s or 0.0, 3)}
@@ -82,7 +82,7 @@ def _whole(image: Image | None) -> Picture | None:
 
 
 class _Following:
-    """Looks for faces in every so many frames of a video and follows them in between."""
+    """Detects faces in every Nth frame of a video and tracks them in between."""
 
     def __init__(self, detector: FaceModel, tracking: Tracking, *, conf: float | None) -> None:
         confidence = detector.spec.thresholds.conf if conf is None else conf
@@ -109,7 +109,7 @@ def _drawn(image: Image, faces: Detections | TrackedFaces) -> Image:
 
 
 def answer(picture: Picture, faces: Detections | TrackedFaces) -> dict[str, object]:
-    """Return what a record says of a picture and its faces; boxes are px of the upright picture."""
+    """Return the fields of a record on a picture and its faces; boxes are in px of the upright picture."""
     width, height = picture.image_wh
     return {"image": {"width": width, "height": height}, "detections": faces.records()}
 
@@ -134,15 +134,15 @@ def predict(
     video is completed with the frames so far.
 
     Raises:
-        SourceError: a camera that cannot be opened, or whose tracks would have to be continued.
+        SourceError: a camera that cannot be opened, or whose tracks would have to be resumed.
         StorageError: a copy that cannot be written.
-        DependencyError: what tracks faces is not installed.
+        DependencyError: the tracker is not installed.
     """
     find = None
     if tracking is not None and source.kind in {"video", "camera"}:
         if source.kind == "camera" and first_frame:
             raise SourceError(
-                f"{source.name}: the tracks of a camera cannot be continued, since its frames are gone; "
+                f"{source.name}: the tracks of a camera cannot be resumed, since its frames are gone; "
                 "leave out --resume and name another file, or leave out --track"
             )
         find = _Following(detector, tracking, conf=conf)

@@ -1,4 +1,4 @@
-"""What the arguments of `predict` stand for: pictures, videos and cameras, and what is skipped and why."""
+"""Resolves the arguments of `predict` to pictures, videos and cameras, and counts what is skipped and why."""
 
 import os
 import re
@@ -36,9 +36,9 @@ class Input:
 
 @dataclass
 class Inputs:
-    """Iterates over everything that `sources` name, in order; `skipped` counts what was passed over, by reason.
+    """Iterates over all inputs of `sources`, in order; `skipped` counts skipped files by reason.
 
-    Patterns are for shells that leave them to programs. Folders are searched, to the bottom if `recursive`; links to
+    Patterns are expanded here for shells that do not. Folders are searched, with subfolders if `recursive`; links to
     folders are followed once. Files that systems leave beside pictures
     (`._x.jpg`, `@eaDir`, hidden folders) and annotated copies are skipped.
     """
@@ -126,7 +126,7 @@ class Inputs:
 
 
 def is_picture_name(name: str) -> bool:
-    """Say whether a file is a picture that can be read here, by what its name ends in."""
+    """Return whether a file is a picture that can be read here, by its suffix."""
     suffix = PurePosixPath(name).suffix.lower()
     return suffix in _PICTURES or (suffix in _HEIF and find_spec("pillow_heif") is not None)
 

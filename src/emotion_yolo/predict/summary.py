@@ -1,4 +1,4 @@
-"""What became of each track: how long it was seen, the share of each emotion, how often its name changed."""
+"""A summary of each track: how long it was seen, the share of each emotion, how often its emotion changed."""
 
 import json
 from collections import defaultdict

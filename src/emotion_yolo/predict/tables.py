@@ -1,6 +1,6 @@
-"""Answers in a file: JSON Lines (an answer a line), CSV or Parquet (a row a face), written as they come.
+"""Answers in a file: JSON Lines (one line per answer), CSV or Parquet (one row per face), written as they come.
 
-A killed run goes on where it was. Each answer reaches the file before the next picture is looked at; the last one may
+A killed run can be resumed. Each answer reaches the file before the next picture is processed; the last one may
 be cut, so `resume` takes it away and tells which it was. Parquet cannot be appended to: rows are kept as CSV beside it
 and turned into Parquet when all are there.
 """
@@ -45,12 +45,12 @@ class Position:
     frame: int | None
 
     def is_in(self, source: str) -> bool:
-        """Say whether it is about `source`, whose name a table may hold with escapes."""
+        """Return whether it is about `source`, whose name a table may hold with escapes."""
         return self.source in {source, source.encode("utf-8", errors="backslashreplace").decode()}
 
 
 class AnswerFile:
-    """A file of answers; a context manager. What was added is in the file, however the run ends."""
+    """A file of answers; a context manager. Added answers are in the file, however the run ends."""
 
     def __init__(self, path: Path, kind: Format, *, overwrite: bool = False, resume: bool = False) -> None:
         """Open `path`; with `resume`, behind the answers that an earlier run has finished.
@@ -66,7 +66,7 @@ class AnswerFile:
         if path.exists() and not overwrite and not (resume and kind != "parquet"):
             raise StorageError(f"{path}: exists already; add --overwrite to replace it, or name another file")
         self.last: Position | None = None
-        """The answer at which to go on: all before it are in the file."""
+        """The answer to resume from: all before it are in the file."""
         try:
             if resume and self._lines.is_file():
                 self.last = self._take_away_last()

@@ -1,4 +1,4 @@
-"""A picture of the tracks of videos: a row a track, time from left to right, a colour for each emotion.
+"""A timeline of the tracks of videos: one row per track, time from left to right, a colour for each emotion.
 
 Its size is bounded. A video of any length has the same width: time is divided into as many bins as there is room for,
 each in the colour of the emotion that takes most of it. Of more tracks than fit, those seen for longest are shown.

@@ -1,1 +1,1 @@
-"""What the service saw and answered, as numbers: a bounded SQLite file, older rows in Parquet. Never a picture."""
+"""The service's pictures and answers, as numbers: a bounded SQLite file, older rows in Parquet. Never a picture."""

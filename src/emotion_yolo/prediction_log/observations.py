@@ -120,7 +120,7 @@ def face_values(detections: Detections) -> list[tuple[float, float, float, float
 def write_observations(path: Path, observations: Observations, *, model: str, origin: str) -> None:
     """Write a reference as one Parquet file: a row a picture, lists for its faces.
 
-    `model` is the digest of the model, `origin` says in words what the pictures are.
+    `model` is the digest of the model, `origin` describes the pictures.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -139,7 +139,7 @@ def write_observations(path: Path, observations: Observations, *, model: str, or
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a model's inputs and answers look like when all is well."""
+    """A model's inputs and answers in normal operation."""
 
     observations: Observations
     model: str
@@ -174,4 +174,4 @@ def read_reference(path: Path) -> Reference:
             f"{message}, or accept a window of the log: emotion-yolo monitor --accept FILE"
         ) from error
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
-        raise MonitoringError(f"{path}: no reference of this version ({error}); write it anew") from error
+        raise MonitoringError(f"{path}: no reference of this version ({error}); write it again") from error

@@ -96,7 +96,7 @@ class PictureRecord:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a person says the expression of an answered face is: a row of `feedback`."""
+    """The expression of an answered face as corrected by a person: a row of `feedback`."""
 
     request_id: str
     item: int

@@ -1,6 +1,6 @@
 """The log's SQLite file and the Parquet files that older rows move to: bounded in rows, bytes and age.
 
-log.db, log.db-wal, log.db-shm              the latest rows; in WAL mode, so that readers wait for nobody
+log.db, log.db-wal, log.db-shm              the latest rows; in WAL mode, so that readers never wait
 log.db.archive/pictures-<id>-<id>.parquet   older rows, if pyarrow is installed (else they are deleted)
 log.db.archive/faces-<id>-<id>.parquet      their faces; written first, so that the other file completes the pair
 log.db.corrupt                              a file that could not be read, moved aside; the last one is kept
@@ -40,7 +40,7 @@ _KEPT = 0.8  # share of the rows that stays when they are too many: moving few a
 
 @dataclass(frozen=True)
 class LogLimits:
-    """How large the log may become."""
+    """The bounds of the log."""
 
     rows: int = 100_000
     """Pictures in the SQLite file, and rows of feedback and of the shadow; a twentieth more until the next upkeep."""
@@ -71,7 +71,7 @@ class Store:
         connection = self._open()
         self._check_wal()
         with _Transaction(connection):
-            # Larger than any before, also in the archive, whatever the clock does and whoever else writes.
+            # Larger than any before, also in the archive, even if the clock goes back or another process writes.
             key = max(self._last_key(connection), self._archived_until, time.time_ns() // 1000 - 1)
             pictures: list[Row] = []
             faces: list[Row] = []
@@ -137,7 +137,7 @@ class Store:
         self._connection = None
 
     def set_aside(self) -> None:
-        """Begin anew: the file is no database, or a damaged one.
+        """Start a new file: the present one is no database, or damaged.
 
         Raises:
             OSError: it cannot be moved.

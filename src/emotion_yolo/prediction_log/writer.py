@@ -1,4 +1,4 @@
-"""Takes records from the service's threads and writes them in one of its own; what it cannot write is counted."""
+"""Writes the records of the service's threads in a separate thread; records that cannot be written are counted."""
 
 import logging
 import queue
@@ -37,7 +37,7 @@ class PredictionLog:
         on_size: Callable[[int], None],
         capacity: int = 2_000,
     ) -> None:
-        """Start the writer. The three functions get numbers of records, why they are lost, and the bytes of the log."""
+        """Start the writer. The functions get the records written, those lost and why, and the bytes of the log."""
         self._store = store
         self._upkeep_rows = max(min(limits.rows // 20, 1_000), 1)
         self._on_written, self._on_lost, self._on_size = on_written, on_lost, on_size
@@ -63,7 +63,7 @@ class PredictionLog:
         return True
 
     def close(self, seconds: float = 2.0) -> None:
-        """Write what is queued, as far as that is possible within some seconds."""
+        """Flush the queue within a few seconds, as far as possible."""
         self._closing.set()
         self._thread.join(seconds)
         if left := self._queue.qsize():
@@ -113,7 +113,7 @@ class PredictionLog:
         """Run an action on the store; returns why it failed."""
         try:
             action()
-        except Exception as error:  # whatever it is, this thread goes on
+        except Exception as error:  # the thread survives any error
             reason = _reason(error)
             if reason != "locked":
                 self._store.close()

@@ -16,12 +16,12 @@ _FILES: dict[Product, str] = {"weights": WEIGHTS_NAME, "detector": ".", "classif
 
 
 def product_path(phase: str, product: Product) -> PurePosixPath:
-    """Return where a phase leaves what it hands on, relative to the project's root."""
+    """Return the folder of what a phase hands on, relative to the project's root."""
     return PurePosixPath(PHASES) / phase / _FILES[product]
 
 
 def check_recipe(name: str, recipe: Recipe, *, root: Path) -> None:
-    """Compare a recipe with params.yaml, with the data that are pulled, and with itself.
+    """Check a recipe against params.yaml, the pulled data, and itself.
 
     Raises:
         ParamsError: one line for each finding.

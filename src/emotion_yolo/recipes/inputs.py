@@ -1,4 +1,4 @@
-"""The models that a recipe starts from: out of the repository's history, or from a path that the user names."""
+"""The models that a recipe starts from, from the repository's history or a path given by the user."""
 
 import io
 import shutil

@@ -24,7 +24,7 @@ class Input(_Part):
     """A model that no phase makes; params name it as `models/inputs/<name>`."""
 
     about: str
-    """What it is, and where it can be had."""
+    """What it is, and where to get it."""
     git: Annotated[str | None, Field(pattern=r"^[0-9a-f]{7,40}:\S+$")] = None
     """`<commit>:<path>` of a file or folder in this repository's history; without it, `--input` names a path."""
     sha256: Sha256 | dict[str, Sha256]
@@ -45,15 +45,15 @@ class Phase(_Part):
 
 
 class Expected(_Part):
-    """Figures that a run of the recipe should reach."""
+    """Figures that a run of the recipe is expected to reach."""
 
     command: str
     """What measured them."""
     split: Literal["valid", "test"]
     file: Annotated[str, Field(pattern=r"^reports/\S+\.json$")]
-    """Where the run leaves its own."""
+    """Where the run writes its figures."""
     tolerance: Annotated[float, Field(ge=0)]
-    """Largest absolute difference that is put down to another machine or seed."""
+    """Largest absolute difference that another machine or seed explains."""
     figures: Annotated[dict[str, float], Field(min_length=1)]
 
 

@@ -1,4 +1,4 @@
-"""Follows a recipe: its phases one after another in a workspace, resumed where it was interrupted, then the release."""
+"""Runs a recipe: its phases in order in a workspace, resumed after an interruption, then the release."""
 
 import hashlib
 import json
@@ -40,13 +40,13 @@ class Finished:
     """Of the recipe, relative to the project's root."""
     revision: str
     project: Path
-    """The clone that it ran in: all that the last phase has made lies there."""
+    """The clone it ran in, which holds the outs of the last phase."""
 
 
 def run_recipe(name: str, *, root: Path, given: list[str], restart: bool, say: Say) -> Finished:
-    """Run a recipe in `.recipes/<name>`, from where an earlier call was interrupted.
+    """Run a recipe in `.recipes/<name>`, resuming an interrupted run.
 
-    `given` are inputs as `NAME=PATH`. `restart` begins anew.
+    `given` are inputs as `NAME=PATH`. `restart` discards an earlier run.
 
     Raises:
         ParamsError: a recipe that does not fit the project; all findings.
@@ -94,7 +94,7 @@ def _refuse_another_run(state: State, revision: str, digest: str, workspace: Wor
         return
     raise RecipeError(
         f"{workspace.folder}: holds a run of commit {state.revision[:12]}, and {revision[:12]} is checked out; "
-        f"`git checkout {state.revision[:12]}` to go on with it, or add --restart to begin anew"
+        f"`git checkout {state.revision[:12]}` to resume it, or add --restart to discard it"
     )
 
 
@@ -186,7 +186,7 @@ class _PhaseRun:
 def seconds_left(
     *, spent: float, share: float, expected: list[float | None], done: list[tuple[float, float]]
 ) -> float | None:
-    """Estimate the time until the end of a recipe, or return None where nothing tells.
+    """Estimate the time until the end of a recipe, or return None if it cannot be estimated.
 
     Args:
         spent: Seconds spent on the present phase.

@@ -1,7 +1,7 @@
 """The clone that a recipe runs in: the commit's own code and params, the project's DVC cache.
 
 The user's checkout stays as it is while a recipe runs for hours: params.yaml, data/ and the outs of the graph change in
-the clone alone. What a stage has made lies in the shared cache, and an interrupted training resumes in the clone.
+the clone alone. Outs of finished stages are in the shared cache, and an interrupted training resumes in the clone.
 """
 
 import os
@@ -27,7 +27,7 @@ _TICK = 300.0  # s between two calls of `on_tick`
 
 
 class State(BaseModel):
-    """How far a recipe is."""
+    """The progress of a recipe."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +60,7 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others out; processes that outlive this one, because it was killed, keep the lock.
+        """Take the lock; processes that outlive this one after a kill keep it.
 
         Raises:
             RecipeError: something works in it already.
@@ -87,7 +87,7 @@ class Workspace:
                 self._lock = None
 
     def read_state(self) -> State | None:
-        """Return what `write_state` kept last, if anything.
+        """Return the state that `write_state` wrote last, if any.
 
         Raises:
             RecipeError: a file of another version.
@@ -97,10 +97,10 @@ class Workspace:
         try:
             return State.model_validate_json(self._state.read_bytes())
         except ValidationError as error:
-            raise RecipeError(f"{self._state}: cannot be read ({error}); add --restart to begin anew") from error
+            raise RecipeError(f"{self._state}: cannot be read ({error}); add --restart to discard it") from error
 
     def write_state(self, state: State) -> None:
-        """Keep how far the recipe is; all of it or nothing."""
+        """Write the progress of the recipe atomically."""
         part = self._state.with_suffix(".part")
         part.write_text(state.model_dump_json(indent=2) + "\n", "utf-8")
         part.replace(self._state)
@@ -188,13 +188,13 @@ class Workspace:
         if code:
             raise RecipeError(
                 f"`python {' '.join(arguments)}` failed with exit code {code} in {self.project}; its output above says "
-                "why. Put it right and repeat the command: what is done is kept"
+                "why. Correct it and repeat the command: finished work is kept"
             )
 
 
 @contextmanager
 def _signals_for_steps() -> Iterator[None]:
-    """Take SIGTERM like Ctrl-C, and see to it that a step can be ended by SIGINT.
+    """Handle SIGTERM like Ctrl-C, and make sure that a step can be ended by SIGINT.
 
     A shell has what it starts in the background ignore SIGINT, and children inherit that. A handler they do not.
     """

@@ -21,7 +21,7 @@ from emotion_yolo.structures.emotions import FACE_ID
 from emotion_yolo.structures.images import read_rgb
 
 LATENCY_TOLERANCE = 0.05
-"""Share by which a candidate may be slower: equal networks differ by a few per cent, steadily, by where memory lies."""
+"""Share by which a candidate may be slower: equal networks differ steadily by a few per cent, by memory layout."""
 SIZE_TOLERANCE = 0.01
 """Share by which the files may be larger: the same network trained again differs by some bytes."""
 
@@ -169,7 +169,7 @@ def _figures(outcomes: Sequence[Outcome], cell: str | None) -> Estimator:
 
 
 def _latency(present: Detector, candidate: Detector, samples: Sequence[Sample], params: Evaluate) -> Difference:
-    """Time both models on each picture in turn, so that whatever else the machine does meets both."""
+    """Time both models on each picture in turn, so that other load on the machine affects both."""
     chosen = [samples[at] for at in np.linspace(0, len(samples) - 1, min(_TIMED, len(samples))).astype(int)]
     seconds = np.full((len(chosen), 2), np.inf)
     for row, sample in zip(seconds, chosen, strict=True):

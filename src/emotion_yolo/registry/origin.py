@@ -1,4 +1,4 @@
-"""Where an answer came from: the commit, data, params and metrics behind a model's digest."""
+"""The origin of an answer: the commit, data, params and metrics behind a model's digest."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def find_origin(digest: str, *, root: Path = Path()) -> Origin:
     """Return the model of a digest, or of the first digits of one: a registered version, else a release.
 
     Raises:
-        ModelError: no model has it, several have, or it is no digest.
+        ModelError: no or several models match, or it is no digest.
     """
     prefix = digest.lower()
     if not re.fullmatch(rf"[0-9a-f]{{{_LEAST},64}}", prefix):

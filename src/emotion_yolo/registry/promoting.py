@@ -1,4 +1,4 @@
-"""Decides about a candidate: compare, report, register."""
+"""Promotes a candidate: compare, report, register."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -31,7 +31,7 @@ def describe(difference: Difference) -> str:
 
 
 def message(comparison: Comparison) -> str:
-    """Return why, as the message of a tag."""
+    """Return the reason, as the message of a tag."""
     head = f"{comparison.candidate.name} {comparison.candidate.version} against {comparison.present.version}"
     lines = [describe(difference) for difference in comparison.differences]
     lines += [f"not measured: {title}" for title in comparison.missing]

@@ -62,7 +62,7 @@ def promote_commit(root: Path, commit: str, *, why: str) -> str:
 def roll_back(root: Path) -> tuple[str, str]:
     """Assign the stage to the version that had it before; returns the version that had it and the one that has.
 
-    After a rollback, what was rolled back is not the version before: twice goes back by two.
+    Versions rolled back from are skipped: two rollbacks go back by two.
 
     Raises:
         PromotionError: no version had the stage before.

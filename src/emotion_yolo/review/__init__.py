@@ -1,1 +1,1 @@
-"""Pictures that a person should look at: kept by the service where its operator wants that, handed on as a YOLO set."""
+"""Pictures for review by a person: kept by the service if its operator turns that on, exported as a YOLO set."""

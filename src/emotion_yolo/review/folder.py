@@ -31,7 +31,7 @@ class Face:
 
 @dataclass
 class Case:
-    """What the model said of a kept picture, why it was kept, and what people said."""
+    """The model's answer to a kept picture, why it was kept, and people's feedback."""
 
     request_id: str
     item: int
@@ -72,7 +72,7 @@ class KeptFolder:
         self.update(case)
 
     def update(self, case: Case) -> None:
-        """Write what is known of a kept picture anew."""
+        """Rewrite the JSON file of a kept picture."""
         text = json.dumps(asdict(case)).encode()
         _write(self.path / f"{case.name}.json", text)
         self._bytes += len(text)

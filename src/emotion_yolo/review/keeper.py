@@ -1,6 +1,6 @@
-"""Keeps pictures in a thread of its own: of unsure answers, and of answers that a candidate or a person contradicts.
+"""Keeps pictures in a separate thread: of unsure answers, and of answers that a candidate or a person contradicts.
 
-What contradicts an answer comes after it, so the latest pictures are held in memory for a while.
+Contradictions come after the answer, so the latest pictures are held in memory for a while.
 """
 
 import logging
@@ -48,7 +48,7 @@ class Contradiction:
 
 
 def case_of(detections: Detections, *, request_id: str, item: int, model: str) -> Case:
-    """Return what a model said of a picture."""
+    """Return a model's answer to a picture as a case."""
     width, height = detections.image_wh
     tops = detections.probabilities.max(axis=1, initial=0).tolist()
     columns = (detections.xyxy.tolist(), detections.emotions, detections.confidence.tolist(), tops)
@@ -91,7 +91,7 @@ class Keeper:
         self._put(contradiction)
 
     def close(self, seconds: float = 2.0) -> None:
-        """Write what is queued, as far as that is possible within some seconds."""
+        """Flush the queue within a few seconds, as far as possible."""
         self._closing.set()
         self._thread.join(seconds)
 
@@ -126,7 +126,7 @@ class Keeper:
     def _attempt(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # whatever it is, this thread goes on
+        except Exception as error:  # the thread survives any error
             self._on_outcome("failed")
             fields = {"error": f"{type(error).__name__}: {error}"[:300]}
             _LOGGER.warning("a picture could not be kept", extra={"fields": fields})

@@ -22,7 +22,7 @@ _BATCH = 10_000  # rows of a manifest read at a time
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the pictures of `source` are scored.
+    """The pictures of `source` to score.
 
     `source` is a folder, a pattern, a picture or a Parquet file with a column of paths or addresses, here or at
     `scheme://`. `sample` is the share of them, 0-1, chosen by a hash of the name; `limit` is how many at most.
@@ -36,7 +36,7 @@ class Selection:
 
 @dataclass
 class Listing:
-    """Iterates over the names of the selected pictures; `skipped` counts what was passed over, by reason."""
+    """Iterates over the names of the selected pictures; `skipped` counts skipped files by reason."""
 
     selection: Selection
     skipped: Counter[str] = field(default_factory=Counter)
@@ -119,7 +119,7 @@ class Listing:
                     row += 1
                     yield name if is_remote(name) or Path(name).is_absolute() else f"{folder}/{name}"
         except pa.ArrowException as error:
-            raise SourceError(f"{source}: no Parquet file that can be read ({error}); write it anew") from error
+            raise SourceError(f"{source}: not a readable Parquet file ({error}); write it again") from error
 
     def _column(self, schema: Any, source: str) -> str:
         wanted = self.selection.column

@@ -23,7 +23,7 @@ _WAIT_S = 60.0
 
 
 class _Worker:
-    """An actor: it brings its own copy of the model, which need not lie on its machine."""
+    """An actor: it writes a copy of the model, which need not be on its machine before."""
 
     def __init__(self, job: Job, files: dict[str, bytes]) -> None:
         self._folder = TemporaryDirectory()
@@ -68,7 +68,7 @@ def score_on_ray(job: Job, shards: Iterable[int], *, workers: int) -> Iterator[D
 
 
 class _Pool:
-    """Actors at work: who has which shard, and who replaces whom."""
+    """Actors at work: the shard of each, and replacements of lost ones."""
 
     def __init__(self, job: Job, workers: int) -> None:
         self._ray = ray = _load_ray()

@@ -1,6 +1,6 @@
-"""What a run is about, recorded in its folder, and its pictures, frozen to numbered shards.
+"""The options of a run, recorded in its folder, and its pictures, frozen to numbered shards.
 
-`plan.parquet` holds the names, a row group a shard: whoever goes on with a run, on whatever machine, sees the same
+`plan.parquet` holds the names, a row group a shard: a resumed run, on any machine, sees the same
 pictures under the same numbers, also when the source has changed meanwhile. `run.json` is written after it, and shards
 after both.
 """
@@ -44,7 +44,7 @@ class Planned:
 
 
 def identity(selection: Selection, options: Options, spec: ModelSpec) -> dict[str, Any]:
-    """Return all that decides what is in the shards, in a form that JSON keeps."""
+    """Return everything that determines the shards, as JSON values."""
     thresholds = spec.thresholds
     return {
         "version": _VERSION,

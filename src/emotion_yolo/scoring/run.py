@@ -1,4 +1,4 @@
-"""A run of `score`: plan, the shards that are missing, an engine, and a line now and then on how far it is."""
+"""A run of `score`: the plan, the missing shards, an engine, and progress lines."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ _LINE_EVERY_S = 30.0
 
 @dataclass
 class Result:
-    """What a run has done, or, of a dry run, would do."""
+    """What a run has done, or a dry run would do."""
 
     pictures: int
     shards: int
@@ -39,7 +39,7 @@ class Result:
     errors: Counter[str] = field(default_factory=Counter)
     """Pictures of this run that could not be read, by code."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """What the listing passed over, by reason."""
+    """Skipped files of the listing, by reason."""
     seconds: float = 0.0
 
     def lines(self) -> list[str]:
@@ -65,7 +65,7 @@ def score(
     dry_run: bool = False,
     progress: Callable[[str, int, int], Bar] | None = None,
 ) -> Result:
-    """Score all selected pictures into `out`, a folder or an address; goes on with a run that was interrupted.
+    """Score all selected pictures into `out`, a folder or an address; resumes an interrupted run.
 
     `workers` is their number, each with one core; 0: as many as this machine, or the Ray cluster, has. A
     dry run lists the pictures, and loads and writes nothing.
@@ -125,7 +125,7 @@ def _count(names: Iterable[str], shard: int) -> Planned:
 
 
 def _counted(listing: Listing) -> Iterator[str]:
-    """Yield the names, with a line now and then."""
+    """Yield the names, with progress lines."""
     last, count = time.monotonic(), 0
     for count, name in enumerate(listing, 1):
         yield name
@@ -151,7 +151,7 @@ def _progress(title: str, total: int, initial: int) -> Bar:
 
 
 class PaceLines:
-    """The bar of a log: every half minute a line with count, rate and the time that is left."""
+    """Progress in a log: every half minute a line with count, rate and time left."""
 
     def __init__(self, title: str, total: int, initial: int) -> None:
         self._title, self._total, self._initial, self._done = title, total, initial, initial

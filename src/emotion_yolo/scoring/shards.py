@@ -1,4 +1,4 @@
-"""One shard: its pictures read, answered and committed as one Parquet file. What every engine's workers do.
+"""One shard: its pictures read, answered and committed as one Parquet file, the same for every engine.
 
 A worker computes with one thread: the sums of the network do not depend on how many work beside it, so that a shard has
 the same bytes from whichever worker of whichever engine.
@@ -36,7 +36,7 @@ _PAUSE_S = 0.5  # before the second try, doubled before each further one
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker has to know; it crosses processes."""
+    """The settings of a worker; picklable."""
 
     model: str
     out: str
@@ -60,13 +60,13 @@ def shard_name(shard: int) -> str:
 
 
 def shard_number(name: str) -> int | None:
-    """Return which shard's file has this name, None if none's."""
+    """Return the shard whose file has this name, None if there is none."""
     number = name.removeprefix("part-").removesuffix(".parquet")
     return int(number) if number.isdecimal() and name == shard_name(int(number)) else None
 
 
 def schema() -> Any:
-    """Return the columns of a shard's file: a row a face, one without a box for other pictures."""
+    """Return the columns of a shard's file: one row per face, one without a box for other pictures."""
     import pyarrow as pa
 
     words = pa.dictionary(pa.int32(), pa.string())
@@ -143,7 +143,7 @@ class Scorer:
             picture = decode(data, LOCAL, fit=self._detector.imgsz)
         except RefusedImageError as error:
             if error.code is Refusal.OUT_OF_MEMORY:  # true of this machine now, not of the picture
-                raise SourceError(f"{name}: {error}; the run goes on with the same command") from error
+                raise SourceError(f"{name}: {error}; the same command resumes the run") from error
             return record | {"error_code": str(error.code), "error": str(error)}
         faces = self._detector.predict_picture(picture, conf=self._options.conf)
         if self._options.min_face:

@@ -14,12 +14,12 @@ WEB = ("http://", "https://")
 
 
 def is_remote(address: str) -> bool:
-    """Say whether it is an address, `scheme://…`, and no local path."""
+    """Return whether it is an address, `scheme://…`, and no local path."""
     return "://" in address
 
 
 def absolute(address: str) -> str:
-    """Return a local path as an absolute one, and an address as it is: runs go on from other folders and processes."""
+    """Return an absolute path, or an address as it is: runs are resumed from other folders and processes."""
     return address if is_remote(address) else str(Path(address).absolute())
 
 
@@ -50,7 +50,7 @@ def file_system(address: str) -> Any:
 
 @contextmanager
 def source_errors(address: str) -> Iterator[None]:
-    """Turn what a store's library raises, each its own, into a SourceError.
+    """Turn the exceptions of a store's library into a SourceError.
 
     Raises:
         SourceError: the store did not answer, or refused.
@@ -106,7 +106,7 @@ class Folder:
                 return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a file in its place at once, also against a power cut; it replaces one of that name.
+        """Write a file atomically and durably; it replaces one of that name.
 
         Raises:
             StorageError: it cannot be written.
@@ -165,7 +165,7 @@ class Folder:
 
     @contextmanager
     def _partial(self, name: str) -> Iterator[Path]:
-        """Yield a path of its own, since a worker that was taken for dead may still write the same file."""
+        """Yield a unique path, since a worker that was taken for dead may still write the same file."""
         final = Path(self._path(name))
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = final.with_name(f".{name}.{uuid4().hex}.partial")

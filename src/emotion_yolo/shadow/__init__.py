@@ -1,1 +1,1 @@
-"""A candidate that scores pictures which the present model has answered, in a process of its own at low priority."""
+"""A candidate model that scores pictures the present model has answered, in a separate process at low priority."""

@@ -25,7 +25,7 @@ class Agreement:
 
     @property
     def complete(self) -> bool:
-        """Say whether both found the same faces and named them alike."""
+        """Return whether both found the same faces and named them alike."""
         return self.faces == self.candidate_faces == self.same
 
 

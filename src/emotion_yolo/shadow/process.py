@@ -1,4 +1,4 @@
-"""The process of a candidate: started, asked, ended. Nothing that the candidate does can harm the one that asks."""
+"""Starts, queries and ends the process of a candidate. No failure of the candidate affects the caller."""
 
 import contextlib
 import json
@@ -55,7 +55,7 @@ class CandidateProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a group of its own: signals to the service do not reach it
+            start_new_session=True,  # its own group: signals to the service do not reach it
         )
         asked = {
             "folder": str(loading.folder),

@@ -35,7 +35,7 @@ def main() -> None:
         )
         width, height = model.canvases[0]
         model.predict(np.full((height, width, 3), 114, np.uint8))
-    except Exception as error:  # whatever it is, it is told
+    except Exception as error:  # reported to the parent, whatever it is
         send(sink, {"error": f"{error}" or type(error).__name__})
         return
     send(sink, {"name": model.spec.name, "version": model.spec.version, "digest": model.spec.digest})

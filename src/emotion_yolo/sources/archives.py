@@ -1,4 +1,4 @@
-"""Zip and tar archives: looked through before a byte is written, then unpacked with their checksums verified."""
+"""Zip and tar archives: inspected before a byte is written, then unpacked with their checksums verified."""
 
 import errno
 import gzip
@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """What an archive's directory says: the entries worth unpacking and their size unpacked."""
+    """An archive's directory: the entries to unpack and their unpacked size."""
 
     entries: tuple[Entry, ...]
     unpacked_bytes: int
@@ -64,7 +64,7 @@ def inspect(archive: Path) -> Contents:
     unpacked, size = 0, archive.stat().st_size if archive.exists() else 0
     for entry in _tar_entries(archive) if _is_tar(archive) else _zip_entries(archive):
         if entry.path in seen:
-            raise ArchiveError(f"{archive}: entry {str(entry.path)!r} comes twice; make the archive anew")
+            raise ArchiveError(f"{archive}: entry {str(entry.path)!r} comes twice; make the archive again")
         seen.add(entry.path)
         if _is_litter(entry.path):
             continue
@@ -155,7 +155,7 @@ def safe_relative(name: str) -> PurePosixPath | None:
 
 def _check_entry(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     # orig_filename: zipfile cuts a name at its first NUL, and what follows it is what another tool would unpack.
-    # Some Windows tools write backslashes where the format asks for slashes.
+    # Some Windows tools write backslashes where the format requires slashes.
     path = safe_relative(info.orig_filename.replace("\\", "/"))
     if path is None or "\0" in info.orig_filename:
         raise ArchiveError(f"{archive}: entry {info.orig_filename!r} leaves the folder; do not trust this archive")

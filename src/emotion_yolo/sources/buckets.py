@@ -1,4 +1,4 @@
-"""Objects on S3 and what speaks its language (set AWS_ENDPOINT_URL for another server)."""
+"""Objects on S3 and compatible servers (set AWS_ENDPOINT_URL for another server)."""
 
 import hashlib
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _CONFIG = Config(
 def fetch_s3(uri: str, folder: Path, *, progress: Progress = show_progress, free: FreeSpace = free_bytes) -> Path:
     """Download `s3://bucket/key.zip` to a file, or everything below `s3://bucket/prefix` to a folder; return which.
 
-    Goes on where an earlier try stopped, if the objects are still the same.
+    Resumes an earlier try if the objects are still the same.
 
     Raises:
         SourceError: no such bucket, key or right, no credentials, or no server.
@@ -76,7 +76,7 @@ def _fetch_prefix(client: Any, bucket: str, prefix: str, folder: Path, *, progre
         raise SourceError(
             f"s3://{bucket}/{prefix}: no objects there; check the address (an archive's ends in .zip or .tar.gz)"
         )
-    # A folder of its own for each state of the listing: what lies there already is complete and of this state.
+    # One folder for each state of the listing: files already there are complete and of this state.
     target = folder / hashlib.sha256(repr(sorted(listing)).encode()).hexdigest()[:12]
     missing = []
     for key, _, size in listing:
@@ -133,4 +133,4 @@ def _s3_errors(uri: str) -> Iterator[None]:
     except EndpointConnectionError as error:
         raise SourceError(f"{uri}: {error}; check the network and AWS_ENDPOINT_URL") from error
     except BotoCoreError as error:
-        raise SourceError(f"{uri}: {error}; repeat the command, it goes on where it stopped") from error
+        raise SourceError(f"{uri}: {error}; repeat the command to resume") from error

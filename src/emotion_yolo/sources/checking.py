@@ -26,13 +26,13 @@ _REMARKS = frozenset({"recurring_names", "count_differs"})  # codes of findings 
 
 @dataclass(frozen=True)
 class Checked:
-    """What the checks say of one set."""
+    """The results of the checks of one set."""
 
     landed: LandedSet
     findings: tuple[str, ...]
-    """What is wrong, a line each, beginning with the file."""
+    """Findings, one per line, beginning with the file."""
     remarks: tuple[str, ...]
-    """What is worth knowing, and wrong with no file."""
+    """Remarks on the whole set."""
     near_duplicates: Mapping[str, str]
     """Pictures that `prepare` would drop as near-duplicates of others, with the reason."""
     refusal: str

@@ -1,4 +1,4 @@
-"""What the classes of a set mean: by name, through the taxonomy, a card, and what the user says."""
+"""Maps the classes of a set by name: through the user's options, a card, and the taxonomy."""
 
 from collections.abc import Mapping
 

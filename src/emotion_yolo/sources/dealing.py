@@ -1,4 +1,4 @@
-"""Deal the splits that a set lacks: near-duplicates, and what its card says belongs together, go to the same one."""
+"""Deals the splits that a set lacks; near-duplicates and groups defined by its card stay in one split."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Say what a source holds: find its sets, write them into staging, map their classes, deal what they lack."""
+"""Describes a source: finds its sets, writes them into staging, maps their classes, deals missing splits."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ _LISTED = 5  # reasons for which pictures were left out, in a summary
 
 @dataclass(frozen=True)
 class Choices:
-    """How a source is read, where the user says so."""
+    """The user's options for reading a source."""
 
     name: str | None = None
     """Name of the set below `data/`; None: of its card, else of its source."""
@@ -62,7 +62,7 @@ class LandedSet:
         return self.found - len(self.left_out)
 
     def lines(self) -> list[str]:
-        """Return what a person should know of the set, a fact a line."""
+        """Return a report on the set for a person, one fact per line."""
         head, *facts = self.record.lines()
         lines = [
             f"{head}; {self.layout}",
@@ -89,7 +89,7 @@ def stage_sets(
     linked: bool,
     progress: Progress,
 ) -> list[tuple[Written, LandedSet]]:
-    """Write every set of a fetched source into `folder`, a subfolder each, and say what it is.
+    """Write every set of a fetched source into `folder`, a subfolder each, and describe it.
 
     Raises:
         LayoutError: no set, several where one is named, classes that cannot be mapped, or splits that cannot be dealt.
@@ -132,14 +132,14 @@ def _find(fetched: Fetched, cards: Mapping[str, DatasetCard], choices: Choices) 
 
 
 def _with_votes_beside(found: FoundSet, fetched: Fetched) -> FoundSet:
-    """Join FER+'s votes where their file lies in the set, in the source, or beside it."""
+    """Join FER+'s votes if their file is in the set, in the source, or beside it."""
     folders = [found.root, fetched.path if fetched.path.is_dir() else fetched.path.parent, fetched.beside]
     path = next((folder / VOTES_FILE for folder in folders if folder and (folder / VOTES_FILE).is_file()), None)
     return with_votes(found, path) if path is not None and found.whole_pictures else found
 
 
 def _own_name(fetched: Fetched, found: FoundSet, *, alone: bool) -> str:
-    """Return what a set is called by the folder it lies in, or by its source where it is the only one."""
+    """Return the name of a set: that of its folder, or of its source if it is the only one."""
     if not alone:
         return found.root.name
     origin = next(value for key, value in fetched.record.items() if key not in ("kind", "sha256"))
@@ -155,7 +155,7 @@ def _slug(name: str) -> str:
 def _card_by_name(
     fetched: Fetched, found: FoundSet, cards: Mapping[str, DatasetCard], choices: Choices, *, alone: bool
 ) -> DatasetCard | None:
-    """Return the card that the user, the source or the set's name says; of several, the one of the longest name."""
+    """Return the card given by the user, the source or the set's name; of several, the one with the longest name."""
     if choices.card is not None:
         return cards[choices.card]
     if fetched.card is not None and alone:
@@ -222,7 +222,7 @@ def _card_by_counts(counts: Mapping[str, Mapping[str, int]], cards: Mapping[str,
 
 
 def differences(counts: Mapping[str, Mapping[str, int]], card: DatasetCard) -> tuple[str, ...]:
-    """Say where the pictures of a set, by split and class, are not those of its card; nothing if it has no counts."""
+    """Return how the counts of a set by split and class differ from its card; nothing if the card has none."""
     if card.counts is None:
         return ()
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""Downloads over HTTPS that go on where they stopped."""
+"""Resumable downloads over HTTPS."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class PartialFile:
 
     @classmethod
     def of(cls, folder: Path, address: str) -> "PartialFile":
-        """Return the partial file of an address; addresses that differ in anything have files of their own."""
+        """Return the partial file of an address; every address has its own."""
         digest = hashlib.sha256(address.encode()).hexdigest()[:12]
         return cls(folder / f"{digest}-{base_name(address)}")
 
@@ -53,7 +53,7 @@ class PartialFile:
 
     @property
     def files(self) -> tuple[Path, Path]:
-        """Return all that lies on disk for this download."""
+        """Return all files on disk of this download."""
         return self.path, self._note
 
     def discard(self) -> None:
@@ -67,7 +67,7 @@ class PartialFile:
 
 
 def fetch_url(url: str, folder: Path, *, progress: Progress = show_progress, free: FreeSpace = free_bytes) -> Path:
-    """Download `url` into `folder`, going on where an earlier try stopped if the original is still the same.
+    """Download `url` into `folder`, resuming an earlier try if the original is still the same.
 
     Raises:
         SourceError: the address is not secure, or the server cannot be reached or refuses.
@@ -88,14 +88,14 @@ def fetch_url(url: str, folder: Path, *, progress: Progress = show_progress, fre
                 if failures >= ATTEMPTS:
                     raise SourceError(
                         f"{public_url(url)}: cannot be downloaded ({_reason(error)}) after {part.size} bytes; check "
-                        "the network and repeat the command, it goes on from there; or download the file in a browser "
+                        "the network and repeat the command to resume; or download the file in a browser "
                         "and run: emotion-yolo pull path/to/file.zip"
                     ) from error
                 time.sleep(_PAUSE_SECONDS * failures)
 
 
 def _go_on(url: str, part: PartialFile, *, progress: Progress, free: FreeSpace) -> bool:
-    """Ask for what is missing and write it; False where the server has another version and everything begins anew."""
+    """Request the missing bytes and write them; False if the server has another version: fetch all again."""
     headers = {"Accept-Encoding": "identity"}
     begin, validator = part.size, part.validator
     if begin and validator:
@@ -177,9 +177,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """Say in a few words what the chain of libraries below wrapped."""
+    """Return the cause that the libraries below have wrapped, in a few words."""
     if isinstance(error, requests.HTTPError):
         return str(error).split(" for url:")[0]
     if isinstance(error, requests.Timeout):
         return "the server does not answer"
-    return "no connection, or it broke off"
+    return "no connection, or it was lost"

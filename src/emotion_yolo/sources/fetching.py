@@ -1,4 +1,4 @@
-"""Bring a source, whatever its kind, to a local folder in which its sets can be found."""
+"""Fetches a source of any kind to a local folder in which its sets can be found."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SAMPLE_NAME = "sample"
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a source gave: a folder to look for sets in, or one file that is a set."""
+    """A fetched source: a folder to search for sets, or one file that is a set."""
 
     path: Path
     where: str
@@ -29,21 +29,21 @@ class Fetched:
     """For data.dvc: no secrets, no absolute paths."""
     card: DatasetCard | None = None
     owned: bool = False
-    """Lies in `.downloads`, and may be moved instead of copied."""
+    """It is in `.downloads`, and may be moved instead of copied."""
     leftovers: tuple[Path, ...] = ()
     """To be removed once the data are landed."""
     beside: Path | None = None
-    """Folder that the source lies in, where FER+'s votes may lie as well."""
+    """The source's parent folder, in which FER+'s votes may be as well."""
 
     @property
     def origin(self) -> str:
-        """Return in a word or two where it came from."""
+        """Return its origin in a word or two."""
         return next(value for key, value in self.record.items() if key not in ("kind", "sha256"))
 
 
 @dataclass(frozen=True)
 class Session:
-    """What all steps of one pull share."""
+    """The context shared by all steps of one pull."""
 
     root: Path
     staging: Path
@@ -59,7 +59,7 @@ class Session:
 
 
 def fetch(source: str, session: Session) -> Fetched:
-    """Bring a source to a local folder or file; archives are unpacked in staging.
+    """Fetch a source to a local folder or file; archives are unpacked in staging.
 
     Raises:
         SourceError: no such source, or one that cannot be fetched.

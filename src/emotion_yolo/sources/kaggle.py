@@ -22,7 +22,7 @@ ATTEMPTS = 3
 def fetch_kaggle(card: DatasetCard, folder: Path, *, free: FreeSpace = free_bytes) -> Path:
     """Download the set of a card into `folder` and return where it was unpacked.
 
-    kagglehub keeps its cache in `folder`, goes on there after an interruption, and checks the MD5 that Kaggle sends.
+    kagglehub keeps its cache in `folder`, resumes there after an interruption, and checks the MD5 that Kaggle sends.
 
     Raises:
         SourceError: Kaggle cannot be reached, or refuses; says how to get the file by hand.
@@ -42,7 +42,7 @@ def fetch_kaggle(card: DatasetCard, folder: Path, *, free: FreeSpace = free_byte
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
                 failures += 1
                 if failures == ATTEMPTS:
-                    raise _refusal(card, "Kaggle cannot be reached, or the connection broke off") from error
+                    raise _refusal(card, "Kaggle cannot be reached, or the connection was lost") from error
             except requests.HTTPError as error:
                 code = error.response.status_code if error.response is not None else "an error"
                 raise _refusal(card, f"Kaggle answered {code}") from error

@@ -1,4 +1,4 @@
-"""Replace `data/` and `data.dvc` together or not at all, also when the process is killed half-way."""
+"""Replaces `data/` and `data.dvc` together or not at all, even if the process is killed half-way."""
 
 import json
 import secrets
@@ -15,7 +15,7 @@ from emotion_yolo.sources.storage import storage_errors
 if sys.platform != "win32":
     import fcntl
 
-# Everything temporary lies in the project's root, so that a rename moves it: on one file system that is atomic.
+# Temporary folders are in the project's root: a rename on one file system is atomic.
 _ASIDE = DOWNLOADS / "aside"
 _STAGING = "staging-"
 _TRASH = "trash-"
@@ -24,7 +24,7 @@ _OLD_PIN = "pin"  # not *.dvc: DVC takes every file of that name below the root 
 
 @contextmanager
 def exclusive(root: Path) -> Iterator[bool]:
-    """Be the only pull in this project, put right what a killed one left, and lend whether there was anything.
+    """Lock the project for this pull and restore what a killed one left; yields whether there was anything.
 
     Raises:
         SourceError: another pull is running.
@@ -57,7 +57,7 @@ def recover(root: Path) -> bool:
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
-    """Lend an empty folder on the file system of `data/`; whatever is left in it at the end is removed."""
+    """Yield an empty folder on the file system of `data/`, which is removed at the end."""
     with storage_errors(root / DOWNLOADS):
         folder = root / DOWNLOADS / f"{_STAGING}{secrets.token_hex(4)}"
         folder.mkdir(parents=True)
@@ -91,7 +91,7 @@ def replacing(
         raise
     with storage_errors(root / DATA):
         trash = _trash_name(root)
-        (root / _ASIDE).rename(keep_old or trash)  # from here on the new data stand
+        (root / _ASIDE).rename(keep_old or trash)  # from here on the new data stay
     shutil.rmtree(trash, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""`data.dvc`, the root of the graph: what DVC is told about `data/`."""
+"""`data.dvc`, the root of the graph: DVC's pin of `data/`."""
 
 import hashlib
 import logging
@@ -21,7 +21,7 @@ Meta = Mapping[str, Any]
 
 
 def cache_folder(root: Path) -> Path:
-    """Return the folder of DVC's cache, which may lie on another disk than the project."""
+    """Return the folder of DVC's cache, which may be on another disk than the project."""
     with _repository(root) as repo:
         return Path(repo.cache.local.path)
 
@@ -82,8 +82,8 @@ def pin_added(root: Path) -> None:
 
 
 def annotate(root: Path, description: str, sets: Mapping[str, Meta]) -> str:
-    """Write what is known of each set into `data.dvc`, with its digest, and return DVC's hash of `data/`."""
-    with _repository(root) as repo, repo.scm_context():  # stages the file in git where core.autostage asks for it
+    """Write the record of each set with its digest into `data.dvc`, and return DVC's hash of `data/`."""
+    with _repository(root) as repo, repo.scm_context():  # stages the file in git if core.autostage is set
         stage = _stage(repo)
         digests = _digests(stage.outs[0])
         stage.desc = description

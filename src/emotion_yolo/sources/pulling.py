@@ -1,4 +1,4 @@
-"""`emotion-yolo pull` and `emotion-yolo data`: sets from wherever they are, landed in `data/`, pinned in `data.dvc`."""
+"""`emotion-yolo pull` and `emotion-yolo data`: sets from any source, landed in `data/`, pinned in `data.dvc`."""
 
 import shutil
 import time
@@ -23,12 +23,12 @@ _PIN_FIRST = f"dvc add {DATA}, and commit {DATA}.dvc"
 
 @dataclass(frozen=True)
 class PullReport:
-    """What a pull changed."""
+    """The result of a pull."""
 
     sets: tuple[LandedSet, ...]
     """The sets that this pull landed."""
     kept: tuple[str, ...]
-    """Names of the sets that were there before and stay."""
+    """Names of the sets that were there before and are kept."""
     notes: tuple[str, ...]
     bytes: int
     """Size of `data/`."""
@@ -36,7 +36,7 @@ class PullReport:
     """DVC's hash of `data/`."""
 
     def lines(self) -> list[str]:
-        """Return the report for a person, a fact a line."""
+        """Return the report for a person, one fact per line."""
         lines = [line for landed in self.sets for line in landed.lines()]
         if self.kept:
             lines.append(f"kept: {', '.join(self.kept)}")
@@ -59,8 +59,8 @@ def pull(
 
     A source is `sample`, the name of a card with a Kaggle handle (`affectnet`), a folder, an archive, a `data.yaml`,
     FER2013's CSV, `https://….zip`, `s3://bucket/key.zip` or `s3://bucket/folder/`. Relative paths are the caller's,
-    not `root`'s. `root` is the project, a DVC repository. `force` goes on where data that are not pinned are in
-    place; they are moved into `.downloads`.
+    not `root`'s. `root` is the project, a DVC repository. `force` replaces data that are not pinned, which
+    are moved into `.downloads`.
 
     Raises:
         SourceError: a source that cannot be fetched, data in place that are not pinned, or a name that is taken.
@@ -101,7 +101,7 @@ def pull(
 
 
 def remove(name: str, *, root: Path, progress: Progress = show_progress) -> PullReport:
-    """Take one set out of `data/` and pin what is left; what was pinned before stays in DVC's cache.
+    """Remove a set from `data/` and pin the rest; the previous data stay in DVC's cache.
 
     Raises:
         SourceError: no such set, or the only one, or data in place that are not pinned.
@@ -134,12 +134,12 @@ def load_cards(root: Path) -> dict[str, DatasetCard]:
 
 
 def _require_replaceable(root: Path, *, force: bool) -> bool:
-    """Return whether unsaved data are in place that `force` lets go of."""
+    """Return whether `force` discards unsaved data that are in place."""
     unsaved = pin.replaceable(root)
     if unsaved and not force:
         raise SourceError(
             f"{unsaved}; nothing was changed. To keep them: {_PIN_FIRST}; "
-            f"to go on: repeat with --force, which moves them into {DOWNLOADS}/"
+            f"to replace them: repeat with --force, which moves them into {DOWNLOADS}/"
         )
     return bool(unsaved)
 
@@ -168,7 +168,7 @@ def _replace(
     root = session.root
     keep_old = root / DOWNLOADS / time.strftime("replaced-%Y%m%d-%H%M%S") if unsaved else None
     if keep_old is not None:
-        notes.append(f"the data that were not pinned lie in {DOWNLOADS}/{keep_old.name}")
+        notes.append(f"the data that were not pinned are in {DOWNLOADS}/{keep_old.name}")
     elif (root / DATA_PIN).exists() and not pin.is_committed(root):
         notes.append(_keep_pin(root))
     total = sum(sum(counts.values()) for record in records.values() for counts in record.pictures.values())

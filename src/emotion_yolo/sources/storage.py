@@ -1,4 +1,4 @@
-"""Disks: whether there is room, and what a failed write means."""
+"""Free disk space, and the meaning of failed writes."""
 
 import errno
 import shutil
@@ -45,7 +45,7 @@ def storage_errors(where: Path) -> Iterator[None]:
     """Turn an operating system's refusal to read or write into a StorageError.
 
     Raises:
-        StorageError: the disk is full, may not be written, or has something else where a file or folder has to be.
+        StorageError: the disk is full, may not be written, or has something else in the place of a file or folder.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def storage_errors(where: Path) -> Iterator[None]:
 
 
 def storage_error(error: OSError, where: Path) -> StorageError:
-    """Say what `error` means for the person whose disk it is."""
+    """Return the message for a failed read or write."""
     place = error.filename2 or error.filename or where  # of a copy, the second one is where it goes
     if error.errno in _FULL:
         return StorageError(f"{place}: the disk is full; free some space and pull again (the old data are untouched)")

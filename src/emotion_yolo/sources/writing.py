@@ -1,4 +1,4 @@
-"""Bring a set, whatever its layout, into the one that `data/` has: images/, labels/, data.yaml and votes.csv."""
+"""Writes a set of any layout in the one of `data/`: images/, labels/, data.yaml and votes.csv."""
 
 import csv
 import os
@@ -36,7 +36,7 @@ class Picture:
 
 @dataclass
 class Written:
-    """A set in its folder, and what was met on the way."""
+    """A set in its folder, with what was left out and found."""
 
     folder: Path
     names: dict[int, str]
@@ -121,7 +121,7 @@ def write_set(found: FoundSet, folder: Path, *, owned: bool, linked: bool = Fals
 
 
 class _Writer:
-    """Writes pictures and labels, each under a name of its own."""
+    """Writes pictures and labels under unique names."""
 
     def __init__(self, folder: Path, *, owned: bool, linked: bool) -> None:
         self._folder, self._owned, self._linked = folder, owned, linked
@@ -191,7 +191,7 @@ def _label_name(name: PurePosixPath) -> PurePosixPath:
 
 
 def _unusable(item: Item) -> str | None:
-    """Return why a picture cannot be brought, or None."""
+    """Return why a picture cannot be written, or None."""
     try:
         str(item.name).encode()
     except UnicodeEncodeError:

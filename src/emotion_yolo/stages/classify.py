@@ -1,4 +1,4 @@
-"""Stage `classify@NAME`: datasets/prepared/ → models/classifiers/NAME/, resumed where it was interrupted."""
+"""Stage `classify@NAME`: datasets/prepared/ → models/classifiers/NAME/, resumed after an interruption."""
 
 import json
 import shutil
@@ -69,4 +69,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(partial(main, sys.argv[1]), interrupted="the next run goes on after the last finished epoch")
+    run_stage(partial(main, sys.argv[1]), interrupted="the next run resumes after the last finished epoch")

@@ -51,13 +51,13 @@ class Tracker:
     def start(
         cls, params: Params, *, record: Path, wandb_dir: Path, resume: bool, lineage: Mapping[str, object]
     ) -> Self:
-        """Begin tracking a training, or go on with an interrupted one.
+        """Begin tracking a training, or continue an interrupted one.
 
         Args:
             params: Say whether and where to W&B; become the run's config.
             record: Beside the checkpoints: which run it is, and what of it has been sent.
             wandb_dir: See `GuardedRun.open`.
-            resume: Whether the training goes on from a checkpoint; False forgets the record.
+            resume: Whether the training resumes from a checkpoint; False forgets the record.
             lineage: What the training was made from; becomes the config's section `lineage`.
         """
         info, last, sent = _read_record(record) if resume else (None, {}, -1)
@@ -70,11 +70,11 @@ class Tracker:
 
     @classmethod
     def reopen(cls, params: Params, *, weights: str, wandb_dir: Path, lineage: Mapping[str, object]) -> Self:
-        """Go on with the W&B run that trained the weights of this SHA-256, or begin one if none here has."""
+        """Continue the W&B run that trained the weights of this SHA-256, or begin one if there is none."""
         info, last, sent = _read_record(_kept(wandb_dir, weights))
         run = _open(params, wandb_dir, info, lineage)
         tracker = cls(run, record=None, last=last, sent=sent, pictures=params.tracking.pictures)
-        # `wandb sync` uploads a run's second part with a summary of its own: the first part's has to be in it.
+        # `wandb sync` uploads the summary of a run's second part: it has to include the first part's.
         tracker.log_summary(last)
         return tracker
 
@@ -164,7 +164,7 @@ class Tracker:
             partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
             partial.replace(path)
         except OSError as error:
-            _log.warning("%s: cannot be written (%s); the evaluation begins a W&B run of its own", path, error.strerror)
+            _log.warning("%s: cannot be written (%s); the evaluation begins a new W&B run", path, error.strerror)
 
 
 def _kept(wandb_dir: Path, weights: str) -> Path:

@@ -1,4 +1,4 @@
-"""A Weights & Biases run that can neither fail nor hold up the work it records.
+"""A Weights & Biases run that can neither fail nor delay the work it records.
 
 Written against wandb 0.31, whose `wandb-core` process does the work: it has been seen to hang and to crash on an answer
 it did not expect.
@@ -22,7 +22,7 @@ Mode = Literal["online", "offline", "off"]
 # Seconds. Users change these two as users of W&B do, by WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT.
 INIT_TIMEOUT = 15.0
 FINISH_TIMEOUT = 60.0
-# What wandb-core gets on top before it is killed.
+# Seconds that wandb-core gets on top before it is killed.
 GRACE = 10.0
 # What is left to do when wandb-core has ended takes less.
 AFTERMATH = 3.0
@@ -91,11 +91,11 @@ class GuardedRun:
         config: Mapping[str, Any],
         system: bool = False,
     ) -> "GuardedRun":
-        """Open the run `known`, or a new one; offline if `mode` is online and that cannot be had in time.
+        """Open the run `known`, or a new one; offline if `mode` is online and W&B does not answer in time.
 
         Args:
             mode: From `wandb_mode`.
-            known: The run to go on with.
+            known: The run to continue.
             folder: W&B's folder, named `.wandb`; see `home_of`.
             project: W&B project.
             config: The run's config.
@@ -116,7 +116,7 @@ class GuardedRun:
             if failure:
                 _log.warning("W&B cannot be reached (%s); recording offline, upload with `wandb sync`", failure)
             return cls(RunInfo(attempt, run.id, run.name, run.url), run)
-        _log.warning("W&B cannot be used (%s); going on without", failure)
+        _log.warning("W&B cannot be used (%s); continuing without it", failure)
         return cls(closed, None)
 
     @property
@@ -133,7 +133,7 @@ class GuardedRun:
         except Exception as error:
             level = logging.DEBUG if self._warned else logging.WARNING
             self._warned = True
-            _log.log(level, "W&B failed while %s (%s: %s); going on", doing, type(error).__name__, error)
+            _log.log(level, "W&B failed while %s (%s: %s); continuing", doing, type(error).__name__, error)
 
     def close(self, exit_code: int) -> None:
         """Finish the run, and W&B itself, whose own exit handler would wait without limit; once."""
@@ -158,7 +158,7 @@ def _init(
     system: bool,
 ) -> "wandb.Run":
     environ = os.environ
-    # Read from the environment only, and once. Data and cache would otherwise lie in the user's home.
+    # Read from the environment only, and once. Data and cache would otherwise be in the user's home.
     environ |= {"WANDB_MODE": mode, "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
     environ.setdefault("WANDB_DATA_DIR", str(home / "data"))
     environ.setdefault("WANDB_CACHE_DIR", str(home / "cache"))
@@ -209,7 +209,7 @@ def _core_process() -> "subprocess.Popen[bytes] | None":
 
 
 def _bounded(call: Callable[[], object], seconds: float, core: "subprocess.Popen[bytes] | None") -> None:
-    """Call and wait for some seconds at most; then kill wandb-core, so that nothing else waits for it."""
+    """Call with a timeout in seconds; on expiry kill wandb-core, so that nothing else waits for it."""
     failures: list[BaseException] = []
 
     def run() -> None:

@@ -120,7 +120,7 @@ def _packets(
 def _missing(
     container: "av.container.InputContainer", stream: "av.VideoStream", *, index: int, end_s: float, period_s: float
 ) -> str | None:
-    """Say what a file lacks by its own header: so many frames, or so many seconds; None where nothing is missing."""
+    """Return what a file lacks according to its header, in frames or seconds; None if nothing is missing."""
     if stream.frames:  # 0 where the container does not count them
         lacking = stream.frames - index
         return f"{lacking} of {stream.frames} frames" if lacking >= _LEAST_CUT_FRAMES else None

@@ -1,4 +1,4 @@
-"""The trained network as ONNX, and as a function to compare exports with."""
+"""The trained network as an ONNX file, and as a function to compare exports with."""
 
 import shutil
 import warnings
@@ -37,7 +37,7 @@ def export_onnx(weights: Path, out: Path, *, imgsz: int) -> None:
 
 
 def batch_norm_scales(weights: Path) -> dict[str, NDArray[np.float32]]:
-    """Return by what each output channel [O] of a convolution is multiplied when its batch norm is fused into it.
+    """Return the factors of a convolution's output channels [O] when its batch norm is fused into it.
 
     Keys are the names of the fused weights in the ONNX file.
     """

@@ -1,4 +1,4 @@
-"""The layouts that a set can come in, found by what lies in its folders.
+"""The layouts of data sets, recognised by the contents of their folders.
 
 `found` is what they are all read into; `yolo`, `coco`, `voc`, `class_folders` and `fer2013` are one format each.
 """

@@ -150,7 +150,7 @@ def _read_table(path: Path, remarks: Remarks) -> Iterator[Item]:
     if len(bad) > good:
         listed = [f"  {where}: {reason}" for where, reason in remarks.left_out if where in set(bad[:_LISTED])]
         more = [f"  and {len(bad) - _LISTED:,} more"] if len(bad) > _LISTED else []
-        head = f"{path}: {len(bad):,} of {len(bad) + good:,} rows cannot be used, expected at most half; fetch it anew"
+        head = f"{path}: {len(bad):,} of {len(bad) + good:,} rows cannot be used, expected at most half; fetch it again"
         raise DataError("\n".join([head, *listed, *more]))
 
 
@@ -191,7 +191,7 @@ def read_ferplus(path: Path) -> tuple[Mapping[str, tuple[int, ...]], list[str]]:
     try:
         rows = [[field.strip() for field in row] for row in csv.reader(read_text(path).splitlines())]
     except (LabelError, csv.Error) as error:
-        raise LayoutError(f"{path}: cannot be read as CSV ({error}); fetch {VOTES_FILE} of FER+ anew") from error
+        raise LayoutError(f"{path}: cannot be read as CSV ({error}); fetch {VOTES_FILE} of FER+ again") from error
     header = tuple(field.lower() for field in rows[0]) if rows else ()
     if header[:2] != ("usage", "image name") or header[2:] != _FERPLUS_HEADER:
         raise LayoutError(f"{path}:1: got {','.join(header)[:80]!r}, expected Usage,Image name,neutral,happiness,…")

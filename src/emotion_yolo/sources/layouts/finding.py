@@ -16,7 +16,7 @@ _SHOWN = 8
 
 
 def find_sets(folder: Path, *, known: Collection[str] = (), trusted: bool = True) -> list[FoundSet]:
-    """Return every set below a folder, however deep; what lies within a set is a part of it.
+    """Return every set below a folder, however deep; folders within a set belong to it.
 
     `known` are class names beyond those of the taxonomy. Folders that are not `trusted`, those of an archive, may not
     name pictures outside of themselves.

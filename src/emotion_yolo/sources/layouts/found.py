@@ -1,4 +1,4 @@
-"""What every layout is read into: a set with its class names and, one after the other, its pictures and labels."""
+"""The common form of all layouts: a set with its class names and, in turn, its pictures and labels."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-"""What folders and files of splits are called, in lower case."""
+"""Names of the folders and files of splits, in lower case."""
 
 UNREAD_SUFFIXES = frozenset(
     {".arw", ".avif", ".cr2", ".cr3", ".dib", ".dng", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe"}
@@ -47,10 +47,10 @@ class Item:
 
 @dataclass
 class Remarks:
-    """What happened while a set was read."""
+    """Notes taken while a set is read."""
 
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    """Pictures that are not taken, and why."""
+    """Pictures left out, and why."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -76,7 +76,7 @@ class FoundSet:
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Yield every folder with its subfolders and files, sorted, without what desktops leave behind.
+    """Yield every folder with its subfolders and files, sorted, without files that desktops leave behind.
 
     Links to folders are followed, each folder is visited once. As in `os.walk`, removing subfolders prunes them.
     """
@@ -121,5 +121,5 @@ def split_of(name: str) -> Split | None:
 
 
 def whole_picture(number: int) -> str:
-    """Return the label line of a class that is known of the whole picture."""
+    """Return the label line of a class for the whole picture."""
     return f"{number} 0.5 0.5 1 1\n"

@@ -56,7 +56,7 @@ def find(root: Path, *, trusted: bool, table: Path | None = None) -> FoundSet | 
     """
     table_path, content = _data_yaml([table] if table else sorted(root.iterdir()))
     if content and table and (root / str(content.get("path") or ".")).is_dir():
-        root = root / str(content.get("path") or ".")  # one of several sets whose tables lie side by side
+        root = root / str(content.get("path") or ".")  # one of several sets with their tables side by side
     sources = _sources_of_table(root, content, trusted=trusted) if content else []
     # A data.yaml often names no test split although its folder is there.
     named, taken = {source.split for source in sources}, {source.path.resolve() for source in sources}
@@ -109,7 +109,7 @@ def _sources_of_table(root: Path, table: Mapping[str, Any], *, trusted: bool) ->
         for entry in value if isinstance(value, list) else [value]:
             if not isinstance(entry, str):
                 continue
-            # Roboflow writes ../train/images for what lies beside data.yaml.
+            # Roboflow writes ../train/images for folders beside data.yaml.
             tries = [folder / part for folder in bases for part in (entry, entry.removeprefix("../"))]
             path = next((path for path in tries if path.exists()), None)
             if path is None or not (trusted or path.resolve().is_relative_to(root.resolve())):
