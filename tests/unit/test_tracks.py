@@ -185,9 +185,9 @@ def test_a_cut_file_is_continued_with_the_same_numbers_and_averages(model: Path,
     assert cut.read_bytes() == whole.read_bytes()
 
 
-def test_the_tracks_of_a_camera_are_not_continued(detector: Detector) -> None:
+def test_the_tracks_of_a_camera_are_not_resumed(detector: Detector) -> None:
     camera = Input("camera:0", "camera", Path("camera:0"))
-    with pytest.raises(SourceError, match="camera:0: the tracks of a camera cannot be continued"):
+    with pytest.raises(SourceError, match="camera:0: the tracks of a camera cannot be resumed"):
         list(predict(detector, camera, tracking=Tracking(), first_frame=3))
 
 
