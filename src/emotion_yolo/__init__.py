@@ -1,6 +1,6 @@
 """Find every face in a picture and name its expression, in one pass of one YOLO network.
 
-The names of `__all__` are the public API; what is not imported from here may change in any version.
+The names of `__all__` are the public API; everything else may change in any version.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What this machine computes on and in. The only root module that imports torch, and only when called."""
+"""Devices and precision of this machine. The only root module that imports torch, and only when called."""
 
 import platform
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ _FEATURES = (
 
 
 def cpu_has_bf16() -> bool:
-    """Say whether the CPU has instructions for bf16; without them, PyTorch is 200 times slower in it."""
+    """Return whether the CPU has instructions for bf16; without them, PyTorch is 200 times slower in it."""
     import torch
 
-    # PyTorch has no public query for it (2.15); both of these are what its own tests and Inductor ask.
+    # PyTorch has no public query for it (2.15); its own tests and Inductor use both of these.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def torch_device(name: str, *, param: str) -> "torch.device":
-    """Return the device that a param names: `auto` is the first GPU, or the CPU where there is none.
+    """Return the device named by a param: `auto` is the first GPU, or the CPU where there is none.
 
     Raises:
         ParamsError: a device that this machine does not have, or no name of one.
@@ -48,7 +48,7 @@ def torch_device(name: str, *, param: str) -> "torch.device":
 
 
 def has_bf16(device: "torch.device") -> bool:
-    """Say whether a device computes in bf16 by itself."""
+    """Return whether a device supports bf16 natively."""
     import torch
 
     if device.type == "cpu":
@@ -68,7 +68,7 @@ def describe_cpu() -> tuple[str, list[str]]:
 
 
 def environment(*, device: str, precision: str, threads: int, workers: int, libraries: Sequence[str]) -> dict[str, Any]:
-    """Return what the same data, params and code give other weights on: hardware, precision, threads and libraries."""
+    """Return what weights depend on besides data, params and code: hardware, precision, threads and libraries."""
     cpu, features = describe_cpu()
     return {
         "device": device,

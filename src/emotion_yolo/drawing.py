@@ -70,14 +70,14 @@ def plot(image: Image | str | Path, detections: Detections) -> PillowImage.Image
 def draw_on(image: Image, detections: Detections) -> None:
     """Draw a box, the emotion and its probability for each face on an RGB picture [H, W, 3], in place.
 
-    It goes from band to band: Pillow copies what it draws on, at four bytes a pixel.
+    It works in bands, since Pillow copies what it draws on, at four bytes a pixel.
     """
     height, width = image.shape[:2]
     rows = max(_BAND_PX // width, 1)
     for top in range(0, height, rows) if len(detections) else ():
         band = PillowImage.fromarray(image[top : top + rows])
         draw = ImageDraw.Draw(band)
-        # The least confident first, so that the surest answers lie on top.
+        # The least confident first, so that the most confident ones are on top.
         faces = zip(detections.xyxy, detections.emotions, detections.probabilities, strict=True)
         for box, emotion, probabilities in reversed(list(faces)):
             text = f"{emotion.label} {probabilities.max():.0%}"
@@ -189,7 +189,7 @@ def to_check(boxes: Sequence[tuple[str, float]], *, count: int = 48) -> list[int
 def check_sheet(boxes: Sequence[tuple[Image, Sequence[float], str, float]]) -> Image:
     """Show where localisation saw a face: (RGB crop [H, W, 3], xywhn box, how, confidence) each, in the given order.
 
-    A box that was found is green, any other orange; the caption says which, and how sure the detector was.
+    A box that was found is green, any other orange; the caption says which, with the detector's confidence.
     """
     tiles = []
     for image, xywhn, how, confidence in boxes:
@@ -202,7 +202,7 @@ def check_sheet(boxes: Sequence[tuple[Image, Sequence[float], str, float]]) -> I
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:
-    """Return `count` items at even distances: no choice that could flatter."""
+    """Return `count` items at even distances, an unbiased choice."""
     if len(items) <= count:
         return list(items)
     return [items[index * len(items) // count] for index in range(count)]

@@ -10,8 +10,8 @@
     │   ├── LabelError          exit 9   a label line that cannot be read; carries file:line
     │   └── ImageError          exit 10  a picture that cannot be decoded
     ├── ModelError              exit 11  a model file that is missing, damaged, or of another kind
-    │   └── ParityError         exit 12  an export that answers otherwise than the network it came from
-    ├── TrainingError           exit 13  a training that cannot go on: a data-loading process has died
+    │   └── ParityError         exit 12  an export whose answers differ from its network's
+    ├── TrainingError           exit 13  a training that cannot continue: a data-loading process died
     ├── SettingsError           exit 14  an EMOTION_… variable of the service that cannot be used
     ├── RecipeError             exit 15  a recipe that cannot be run here, or a step of it that failed
     ├── DependencyError         exit 16  a package that is not installed, or does not work on this system
@@ -84,13 +84,13 @@ class ModelError(EmotionYoloError):
 
 
 class ParityError(ModelError):
-    """An exported model that answers otherwise than the network it came from."""
+    """An exported model whose answers differ from those of its network."""
 
     exit_code = 12
 
 
 class TrainingError(EmotionYoloError):
-    """A training that cannot go on; what it has finished is kept."""
+    """A training that cannot continue; finished epochs are kept."""
 
     exit_code = 13
 

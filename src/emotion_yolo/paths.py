@@ -40,7 +40,7 @@ RUN = TRAIN_REPORT / "run.json"
 TRAIN_SAMPLES = TRAIN_REPORT / "samples"
 """A batch as augmented, and valid pictures with their labels and with the answers."""
 
-# Not outs: an out is deleted before its stage runs, and a checkpoint has to outlive that to be resumed from.
+# Not outs: an out is deleted before its stage runs, and checkpoints have to survive that.
 CHECKPOINTS = Path(".checkpoints")
 DOWNLOADS = Path(".downloads")
 RECIPE_RUNS = Path(".recipes")

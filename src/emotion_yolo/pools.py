@@ -32,6 +32,6 @@ def map_in_processes(function: Callable[[Job], Result], jobs: Sequence[Job], *, 
             yield from pool.map(function, jobs, chunksize=_CHUNK)
         except BrokenProcessPool as error:
             raise DataError(
-                "a process that works on pictures was killed, most likely for want of memory; "
+                "a process that works on pictures was killed, most likely out of memory; "
                 "set prepare.workers to 1, or free memory"
             ) from error

@@ -16,7 +16,7 @@ _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM,
 def run_process(main: Callable[[], object], *, interrupted: str) -> None:
     """Call `main`, which `finally` blocks may rely on: signals end it by an exception.
 
-    `interrupted` says what becomes of the work of a process that was interrupted.
+    `interrupted` is the message for an interrupted process: what becomes of its work.
 
     Raises:
         SystemExit: with an error's own exit code, or 130 after SIGINT or SIGTERM.

@@ -1,6 +1,6 @@
-"""How long-running work tells a person how far it is: a bar on a terminal, a line a quarter in a log.
+"""Progress of long-running work: a bar on a terminal, a line per quarter in a log.
 
-Stages run under DVC and in the background: their log stays short, and still shows that there is life.
+Stages run under DVC and in the background: their log stays short, and still shows progress.
 """
 
 import sys
@@ -18,7 +18,7 @@ def say(stage: str, text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people say it: `14 s`, `3 min 05 s`, `2 h 07 min`."""
+    """Return a duration for people: `14 s`, `3 min 05 s`, `2 h 07 min`."""
     whole = max(round(seconds), 0)
     if whole < 60:
         return f"{whole} s"
@@ -48,7 +48,7 @@ class Progress(Protocol):
 
 
 def show_progress(title: str, *, total: int | None, unit: str, initial: int = 0) -> Bar:
-    """Tell on stderr how far a task is; `unit` is "B" for bytes, or what is counted."""
+    """Report a task's progress on stderr; `unit` is "B" for bytes, or what is counted."""
     if not sys.stderr.isatty():
         return _Lines(title, total=total, unit=unit, initial=initial)
     bar: Bar = tqdm(desc=title, total=total, initial=initial, unit=unit, unit_scale=unit == "B", unit_divisor=1024)

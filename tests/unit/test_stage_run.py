@@ -50,7 +50,7 @@ def test_another_failure_of_the_system_keeps_its_traceback() -> None:
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ({}, "the next `dvc repro` runs this stage anew"),
+        ({}, "the next `dvc repro` runs this stage again"),
         ({"interrupted": "the next one goes on after the last epoch"}, "the next one goes on after the last epoch"),
     ],
 )
@@ -81,4 +81,4 @@ def test_an_interruption_within_code_from_a_string_ends_with_the_exit_code_too(n
     # As a module, as DVC starts stages: a script ends otherwise.
     done = subprocess.run([sys.executable, "-m", "stage"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 130
-    assert done.stderr == "interrupted; the next `dvc repro` runs this stage anew\n"
+    assert done.stderr == "interrupted; the next `dvc repro` runs this stage again\n"

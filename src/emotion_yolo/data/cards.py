@@ -1,4 +1,4 @@
-"""Dataset cards (`configs/datasets/*.yaml`): where a set comes from, under which licence, and what it must hold."""
+"""Dataset cards (`configs/datasets/*.yaml`): origin, licence and expected contents of a set."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,12 @@ from emotion_yolo.errors import LayoutError
 
 Split = Literal["train", "valid", "test"]
 SourceSplit = Split | Literal["all"]
-"""A split as a source has it: `all` where it has none."""
+"""A split of a source; `all` if it has none."""
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 class Deal(BaseModel):
-    """How splits that a set lacks are dealt."""
+    """How missing splits of a set are dealt."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ class Deal(BaseModel):
 
 
 class DatasetCard(BaseModel):
-    """What is known of a data set before it is seen; unknown keys are refused."""
+    """The description of a known data set; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,17 +45,17 @@ class DatasetCard(BaseModel):
     archive_bytes: Annotated[int, Field(ge=0)] | None = None
     """Size of the archive, to check free disk before it is fetched."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Class names as the set spells them, in any order."""
+    """Class names as spelt in the set, in any order."""
     map: dict[str, str] = {}
-    """Class name of the set → an emotion, `face` or `ignore`, where its name alone does not say it."""
+    """Class name of the set → an emotion, `face` or `ignore`, if its name is not enough."""
     boxes: Literal["tight", "frame"] | None = None
-    """Whether boxes are around faces or the whole picture; None: found out from the labels."""
+    """Whether boxes are around faces or the whole picture; None: inferred from the labels."""
     tag: str | None = None
     """Source its pictures are reported under; None: the set's name."""
     sources: dict[str, str] = {}
     """Beginning of a file's name → source its picture is reported under."""
     groups: str | None = None
-    """Pattern of a file's name whose first group says what belongs together (a person): dealt to one split."""
+    """Pattern of a file's name whose first group (such as a person) is dealt to one split."""
     deal: Deal = Deal()
     counts: dict[SourceSplit, dict[str, int]] | None = None
     """Expected pictures per split and class before any split is dealt, `all` for a set without splits; a difference is

@@ -1,6 +1,6 @@
-"""Synthetic negatives: drawn pictures without a face that a detector trained on faces alone mistakes for one.
+"""Synthetic negatives: drawn pictures without a face that a detector trained on faces alone mistakes for faces.
 
-Of the kinds, `LEARNT` are mixed into the train split; `HELD_OUT` are not, and tell whether that carries over.
+Of the kinds, `LEARNT` are mixed into the train split; `HELD_OUT` are not, and measure whether that generalises.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def one_colour(rng: np.random.Generator, wh: tuple[int, int]) -> Image:
 
 
 def gradient(rng: np.random.Generator, wh: tuple[int, int]) -> Image:
-    """Draw a smooth run between 4 to 25 random colours, as an unsharp background is one."""
+    """Draw a smooth gradient between 4 to 25 random colours, like a background out of focus."""
     few = rng.integers(0, 256, (*rng.integers(2, 6, 2), 3)).astype(np.uint8)
     return np.asarray(cv2.resize(few, wh, interpolation=cv2.INTER_CUBIC), np.uint8)
 
@@ -42,7 +42,7 @@ def stripes(rng: np.random.Generator, wh: tuple[int, int]) -> Image:
 
 
 def discs(rng: np.random.Generator, wh: tuple[int, int]) -> Image:
-    """Draw one to six discs of random colours on another, as balls, plates and lamps are ones."""
+    """Draw one to six discs of random colours on another, like balls, plates and lamps."""
     image = one_colour(rng, wh)
     for _ in range(rng.integers(1, 7)):
         centre = (int(rng.integers(wh[0])), int(rng.integers(wh[1])))

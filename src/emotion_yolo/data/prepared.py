@@ -1,4 +1,4 @@
-"""The prepared set, `datasets/prepared`: the one owner of its layout. Preparation writes it, everything else reads it.
+"""The prepared set, `datasets/prepared`: the only module that knows its layout. Preparation writes it, the rest reads.
 
     data.yaml                                       class table, as Ultralytics reads it
     index.csv                                       one line per picture: file, split, kind, set, source
@@ -43,7 +43,7 @@ _TABLE = "data.yaml"
 
 
 class Kind(StrEnum):
-    """What a prepared picture shows."""
+    """The kind of a prepared picture."""
 
     SHEET = "sheet"
     """A composition of several crops."""
@@ -143,7 +143,7 @@ class Writer:
     def close(self) -> None:
         """Write `index.csv` and `data.yaml`.
 
-        The table names no `path`: Ultralytics then takes the YAML's own folder, wherever that lies.
+        The table names no `path`: Ultralytics then takes the YAML's own folder.
         """
         self._root.mkdir(parents=True, exist_ok=True)
         table = {
@@ -183,7 +183,7 @@ def read_scenes(root: Path, split: Split) -> list[Sample]:
 
 
 def read_soft_labels(image: Path) -> SoftLabels | None:
-    """Return the soft labels of a picture of the prepared set or of a view of it; None where it has none."""
+    """Return the soft labels of a picture of the prepared set or of a view of it; None if it has none."""
     path = _beside(image, "targets")
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The sets in `data/`: what `emotion-yolo pull` recorded of each in `data.dvc`, and how their class ids are read."""
+"""The sets in `data/`: their records in `data.dvc`, written by `emotion-yolo pull`, and their class ids."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from emotion_yolo.structures.emotions import FACE_ID, FACE_NAME, NAMES
 
 DATA_YAML = "data.yaml"
 UNDEALT = "all"
-"""Folder of a set without splits of its own, which `prepare` deals out."""
+"""Folder of a set without splits, which `prepare` deals out."""
 
 Boxes = Literal["tight", "frame"]
 """`tight`: around faces; `frame`: the whole picture, whose face is still to be localised."""
@@ -35,7 +35,7 @@ class Dealt(BaseModel):
 
 
 class SetRecord(BaseModel):
-    """What `data.dvc` says of one set."""
+    """The record of one set in `data.dvc`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,11 +61,11 @@ class SetRecord(BaseModel):
 
     @property
     def origin(self) -> str:
-        """Return in a word or two where the set came from."""
+        """Return the set's origin in a word or two."""
         return next(value for key, value in self.source.items() if key not in ("kind", "sha256"))
 
     def lines(self) -> list[str]:
-        """Return the record for a person, a fact a line."""
+        """Return the record for a person, one fact per line."""
         trust = {"tight": "boxes around faces", "frame": "boxes that are the whole picture, to be localised"}
         lines = [f"{self.name}: from {self.origin}, {trust[self.boxes]}, emotions {self.emotions}"]
         for split, counts in self.pictures.items():
@@ -77,7 +77,7 @@ class SetRecord(BaseModel):
         return [*lines, f"  licence: {self.licence}"]
 
     def source_tag(self, image: str) -> str:
-        """Return the source that a picture of this file name is reported under."""
+        """Return the source under which a picture of this file name is reported."""
         return next((tag for prefix, tag in self.tags.items() if image.startswith(prefix)), self.tag)
 
 

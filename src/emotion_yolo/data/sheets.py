@@ -1,7 +1,7 @@
 """Pictures of more than one face: sheets composed of crops, and photographs with face boxes.
 
 In a sheet each tile is a whole crop and its label the tight box inside it, so that no edge of a tile is an edge of a
-box: a detector cannot learn the one for the other. A sheet of nine 85 px tiles also costs the network as much as a
+box: a detector cannot learn tile edges instead. A sheet of nine 85 px tiles also costs the network as much as a
 single 256 px picture, which makes an epoch over AffectNet six times cheaper than one picture a face.
 """
 
@@ -27,7 +27,7 @@ class SheetPlan:
 
 
 def plan_sheets(count: int, *, grids: Sequence[int], seed: int, rounds: int = 1) -> list[SheetPlan]:
-    """Deal `count` crops out to sheets, `rounds` times: in each round a crop lies on exactly one sheet.
+    """Deal `count` crops out to sheets, `rounds` times: in each round a crop is on exactly one sheet.
 
     A second round shows a crop once more at another size, beside others. A round's last sheet may have empty tiles.
     """
@@ -60,10 +60,10 @@ def compose_sheet(crops: Sequence[tuple[Image, Labels]], *, grid: int, size: int
 
 
 def degraded(image: Image, rng: np.random.Generator) -> Image:
-    """Return an RGB picture as a poor camera, a poor light or a poor connection would have left it.
+    """Return an artificially degraded RGB picture.
 
     One of five ways, drawn by `rng`: out of focus, few pixels, strongly compressed, dark, or noisy. Photographs of a
-    studio's quality are not spread evenly over the expressions of a set; so a network cannot tell the one by the other.
+    studio's quality are not spread evenly over the expressions of a set; so quality must not reveal the expression.
     """
     height, width = image.shape[:2]
     match rng.integers(5):

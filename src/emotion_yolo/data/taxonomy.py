@@ -11,7 +11,7 @@ import re
 from emotion_yolo.structures.emotions import FACE_NAME, NAMES, Emotion
 
 IGNORE = "ignore"
-"""What `--map` and cards say for a class whose labels are left out."""
+"""The value in `--map` and cards for a class whose labels are left out."""
 
 _SYNONYMS: dict[Emotion, tuple[str, ...]] = {
     Emotion.ANGER: ("anger", "angry", "angered"),

@@ -1,7 +1,7 @@
 """The one decoder of pictures, for the service, the command line, and every stage of the pipeline.
 
 Files are inspected before a decoder sees them (`inspect`), and are decoded whole or refused (`RefusedImageError`).
-The service decodes in processes of their own, see `emotion_yolo.isolation`.
+The service decodes in separate processes, see `emotion_yolo.isolation`.
 """
 
 from emotion_yolo.imaging.decoding import decode, decode_plan, inspect

@@ -43,7 +43,7 @@ def read_orientation(block: bytes) -> int:
 
 
 def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Return stored pixels [h, w, 3] as a person sees them."""
+    """Return stored pixels [h, w, 3] turned upright."""
     return np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
 
 

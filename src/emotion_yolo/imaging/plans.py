@@ -1,4 +1,4 @@
-"""What inspection knows of a picture before a decoder runs, and the limits it is held against."""
+"""The result of inspecting a picture before a decoder runs, and the limits it is checked against."""
 
 from dataclasses import dataclass, field
 
@@ -52,7 +52,7 @@ class Plan:
     isolated: bool = False
     fit: int | None = None
     placed: tuple[int, int, int, int] | None = None
-    """Where on a canvas of `size` an animation's first frame lies: left, top, width, height."""
+    """The first frame of an animation on its canvas of `size`: left, top, width, height."""
     alpha: bool = False
     """A WebP is decoded with its opacity."""
     inverted: bool = False

@@ -1,6 +1,6 @@
 """TIFF 6.0: the first page, in strips or tiles.
 
-The file gets a directory of its own, which holds only the tags that its pixels need: metadata, further pages and
+The file gets a new directory with only the tags that its pixels need: metadata, further pages and
 directories are not read.
 """
 

@@ -1,4 +1,4 @@
-"""`model.json`: what lies beside an exported network and says how to feed it and how to read its answer."""
+"""`model.json`: the file beside an exported network that says how to feed it and how to read its answer."""
 
 import os
 from hashlib import sha256
@@ -46,7 +46,7 @@ class Thresholds(_Part):
     """Chosen on the valid split."""
 
     conf: Annotated[float, Field(gt=0, le=1)]
-    """Least confidence of a face in an answer. Before 2026-11-26 an export that did not finish left 0 here."""
+    """Minimum confidence of a face in an answer. Before 2026-11-26 an export that did not finish left 0 here."""
     iou: Annotated[float, Field(ge=0, le=1)]
     """Overlap above which two boxes are one face."""
     ios: Annotated[float, Field(gt=0, le=1, validation_alias=AliasChoices("ios", "nested"))] = 1.0
@@ -82,13 +82,13 @@ class SecondStage(_Part):
     margin: Annotated[float, Field(ge=1)]
     """Side of a crop in times the longer side of the face's box."""
     landmarks: File | None = None
-    """OpenCV's YuNet, by whose landmarks faces are aligned; without it they are cut out as they lie."""
+    """OpenCV's YuNet, by whose landmarks faces are aligned; without it they are cut out unaligned."""
     temperature: Annotated[float, Field(gt=0)]
     """Fitted on valid; the network already divides by it."""
 
 
 class Environment(_Part):
-    """Where the weights were trained: the same data, params and code give slightly other weights elsewhere."""
+    """The environment of the training, on which weights slightly depend beside data, params and code."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -97,7 +97,7 @@ class Environment(_Part):
     precision: str
     threads: int
     workers: int
-    """Data-loading processes: each draws its augmentations from a seed of its own."""
+    """Data-loading processes: each draws its augmentations from its own seed."""
     cpu: str
     cpu_features: tuple[str, ...]
     """Those that choose kernels, as /proc/cpuinfo names them."""
@@ -177,7 +177,7 @@ def digest_of(*files: File | None) -> str:
 
 
 def describe(path: Path) -> File:
-    """Return the entry of `files` for `path`, which lies beside `model.json`."""
+    """Return the entry of `files` for `path`, a file beside `model.json`."""
     return File(path=path.name, sha256=sha256_of(path), bytes=path.stat().st_size)
 
 

@@ -86,7 +86,7 @@ def openvino_backend(
 
     path = checked_file(folder, spec.files.get("openvino_xml", spec.files["onnx"]))
     if "openvino_bin" in spec.files:
-        checked_file(folder, spec.files["openvino_bin"])  # OpenVINO finds it beside the .xml by itself
+        checked_file(folder, spec.files["openvino_bin"])  # OpenVINO reads it by its place beside the .xml
     threads = threads or _quota()
     streams = max(available_cores() // threads, 1) if threads else 1
 

@@ -1,4 +1,4 @@
-"""From class scores to probabilities of the eight emotions, given a face; and how far these can be trusted."""
+"""From class scores to probabilities of the eight emotions, given a face; and their calibration error."""
 
 from dataclasses import dataclass
 

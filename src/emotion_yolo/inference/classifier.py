@@ -1,4 +1,4 @@
-"""A network that names the expressions of face crops, run from its ONNX file."""
+"""A classifier of face crops' expressions, run from its ONNX file."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -32,7 +32,8 @@ def decode(
 
     A face's emotions exclude each other, so the confidence that there is a face is the sum of the eight scores, at
     most 1. Non-maximum suppression sees faces, not classes: one face comes back once. A mouth, or half a face, overlaps
-    the whole by less than `iou`; so a box also goes if more than `ios` of it lies in a surer one, or of that in it.
+    the whole by less than `iou`; so a box is also suppressed if it shares more than `ios` of the smaller box with a more
+    confident one.
     """
     cxcywh, scores = raw[0, :4].T, raw[0, 4:].T  # [A, 4], [A, 8]
     confidence = np.minimum(scores.sum(1), 1.0)
@@ -62,7 +63,7 @@ def decode(
 
 
 def _apart(xyxy: Tensor, *, ios: float) -> list[int]:
-    # The surest come first, so that each box is held against those kept before it.
+    # The most confident come first, so that each box is compared with those kept before it.
     kept: list[int] = []
     for index in range(len(xyxy)):
         if not kept or ios_matrix(xyxy[[index]], xyxy[kept]).max() <= ios:

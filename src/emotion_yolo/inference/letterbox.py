@@ -1,4 +1,4 @@
-"""How a picture of any size is put into the network's input."""
+"""Fits a picture of any size into the network's input."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

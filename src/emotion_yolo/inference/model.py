@@ -1,4 +1,4 @@
-"""What every model that finds faces and names their expressions can be asked: what the service and `predict` know."""
+"""The interface of models that find faces and name their expressions, as used by the service and `predict`."""
 
 from collections.abc import Callable
 from typing import Literal, Protocol
@@ -21,7 +21,7 @@ Keep = Callable[[Detections], Detections]
 
 
 def unobserved(_: Phase) -> None:
-    """Take no notice of a phase."""
+    """Ignore a phase."""
 
 
 def as_they_are(detections: Detections) -> Detections:
@@ -50,7 +50,7 @@ class FaceModel(Protocol):
     ) -> Detections:
         """Find the faces in a decoded picture; boxes are in px of the full picture, even if it was decoded smaller.
 
-        `conf` is the least confidence of a face, the model's own if None. `keep` chooses among the `max_faces` most
+        `conf` is the minimum confidence of a face, the model's own if None. `keep` chooses among the `max_faces` most
         confident ones before any further work is done on them.
         """
 

@@ -1,4 +1,4 @@
-"""Where the release lies: inside an installed package, or in the checkout that the package is run from."""
+"""The path of the release: inside an installed package, or in the checkout that the package is run from."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ def packaged_release() -> Path:
 
 
 def default_model() -> Path:
-    """Return what the command line and the service load unless told otherwise.
+    """Return the default model of the command line and the service.
 
     It is `models/release` of the working folder, if that is a checkout with a model; else the package's own.
     """

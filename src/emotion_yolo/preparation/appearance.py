@@ -1,4 +1,4 @@
-"""Random changes of colour and quality, so that neither tells the source of a face, and with it the expression.
+"""Random changes of colour and quality, so that neither reveals the source of a face, and with it the expression.
 
 Sources differ in what cameras and archives left of them: one is grey, another of a few pixels, a third of a studio's
 quality. Each change below has a chance of its own, whatever the source.

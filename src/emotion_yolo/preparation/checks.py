@@ -1,4 +1,4 @@
-"""The checks of a raw set: every picture decoded, every label line read, everything that is wrong reported at once.
+"""The checks of a raw set: every picture decoded, every label line read, all findings reported at once.
 
 A picture that cannot be trained on is left out (quarantined) with its reason; `stop_if_untrainable` says when so much
 is wrong that training on the rest would be. The raw folder is only ever read.
@@ -91,7 +91,7 @@ class _Item:
 
 @dataclass(frozen=True)
 class _Rules:
-    """What every picture of a set is read by; `ids` maps class ids of its label files to ours."""
+    """The settings for reading a set's pictures; `ids` maps class ids of its label files to ours."""
 
     root: Path
     record: SetRecord
@@ -229,7 +229,7 @@ def _list_files(folder: Path, suffixes: frozenset[str]) -> tuple[list[str], list
 
 
 def _examine(item: _Item, *, rules: _Rules) -> Record | list[Finding] | None:
-    """Read one picture and its labels, or say all that is wrong with them; None if its classes are all ignored."""
+    """Read one picture and its labels, or return all findings on them; None if its classes are all ignored."""
     findings: list[Finding] = []
     raw = _read_labels(item, rules, findings)
     try:
@@ -279,7 +279,7 @@ def _mapped(labels: Labels, ids: dict[int, int]) -> Labels:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What near-duplicates of a picture are told by; the fields are those of `Record`."""
+    """The fields by which near-duplicates of a picture are recognised; see `Record`."""
 
     phash: int
     phash_mirrored: int

@@ -1,4 +1,4 @@
-"""Crops of one face: where the face is, what is trained on beside the label, and how they are written."""
+"""Crops of one face: their face boxes, their soft labels, and how they are written."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +67,7 @@ class LocalisedCrops:
         return min(boxes, key=lambda box: float(box[2] * box[3])) if boxes else None
 
     def summary(self) -> dict[str, object]:
-        """Count by set and split how boxes were come by, and describe those that were found."""
+        """Count by set and split how boxes were obtained, and describe those that were found."""
         summary: dict[str, object] = {}
         for name in self.typical:
             mine = [pair for pair in zip(self.records, self.boxes, strict=True) if pair[0].set == name]

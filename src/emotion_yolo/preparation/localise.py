@@ -34,7 +34,7 @@ _LEAST_AREA = 0.08
 
 @dataclass(frozen=True, eq=False)
 class Localised:
-    """One crop's face: `xywhn` [4], and how it was come by."""
+    """One crop's face: `xywhn` [4], and how it was obtained."""
 
     xywhn: Box
     confidence: float
@@ -42,7 +42,7 @@ class Localised:
 
 
 def face_finder(detector: str, *, imgsz: int, conf: float) -> FaceFinder:
-    """Load the face detector named in params: a folder with `model.json`, or YuNet's .onnx file for OpenCV.
+    """Load the face detector of the params: a folder with `model.json`, or YuNet's .onnx file for OpenCV.
 
     Raises:
         ModelError: neither is there.

@@ -30,7 +30,7 @@ _PART = 1024  # thumbnails worked on at a time, 4 MB
 
 
 class Hashed(Protocol):
-    """What near-duplicates are told by: see `Record`."""
+    """The fields that near-duplicates are recognised by: see `Record`."""
 
     @property
     def phash(self) -> int: ...  # noqa: D102

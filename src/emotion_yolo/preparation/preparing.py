@@ -34,7 +34,7 @@ Tables = dict[Split, Table]
 
 
 def prepare(params: Prepare, *, data: Path, pin: Path, out: Path, report: Path) -> str:
-    """Check, deduplicate, localise and compose the sets of `data`; returns a table of what is trained on.
+    """Check, deduplicate, localise and compose the sets of `data`; returns a table of the training faces.
 
     `report` becomes a folder of findings, counts and pictures to check; `out` is written anew.
 

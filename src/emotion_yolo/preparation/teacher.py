@@ -1,8 +1,8 @@
-"""A trained model's soft label of expressions, as targets to train on: for faces that nobody named, and beside labels.
+"""Soft labels of a trained model, as training targets for faces without a named expression, and beside labels.
 
 A face of a photograph is cut out as the set's crops are framed, so that the teacher sees what it was trained on, and
 its calibrated probabilities, averaged with those of the mirror image, become the face's target. Where it sees no face
-there, the expression stays unnamed. A network that knows expressions and nothing else can be asked beside it.
+there, the expression stays unnamed. An expression classifier can be averaged with it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -62,7 +62,7 @@ class Teacher:
         return targets
 
     def _soft_label(self, crop: Image, xywhn: Boxes) -> NDArray[np.float32]:
-        # A face and its mirror image have the same expression, and two looks are surer than one.
+        # A face and its mirror image have the same expression, and the mean of two answers is more accurate.
         mirrored = np.concatenate([[1 - xywhn[0]], xywhn[1:]])
         looks = [self._look(crop, xywhn), self._look(np.ascontiguousarray(crop[:, ::-1]), mirrored)]
         seen = [look for look in looks if look is not None]

@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, interrupted="the next `dvc repro` goes on after the last finished epoch")
+    run_stage(main, interrupted="the next `dvc repro` resumes after the last finished epoch")

@@ -12,4 +12,4 @@ CROP_SIDE = 96
 """Width and height in px of a face crop as AffectNet has them, which classifiers and teachers are shown."""
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Endings, in lower case, of the picture files that are looked at."""
+"""Suffixes, in lower case, of the picture files that are read."""

@@ -37,18 +37,18 @@ class Curves:
     """DVCLive's files of one training; a context manager that completes them on exit."""
 
     def __init__(self, live_dir: Path, *, journal: Path, resume: bool) -> None:
-        """Begin a training, or go on with an interrupted one.
+        """Begin a training, or continue an interrupted one.
 
         Args:
             live_dir: DVCLive's folder, an out of the stage.
             journal: A line an epoch, beside the checkpoints: DVC deletes the outs before the stage runs again, so this
                 is what the curves are rebuilt from.
-            resume: Whether the training goes on from a checkpoint; False forgets the journal.
+            resume: Whether the training resumes from a checkpoint; False forgets the journal.
 
         Raises:
             StorageError: one of them may not be written.
         """
-        os.environ |= {"DVC_STUDIO_OFFLINE": "true", "DVC_NO_ANALYTICS": "true"}  # DVCLive asks the network otherwise
+        os.environ |= {"DVC_STUDIO_OFFLINE": "true", "DVC_NO_ANALYTICS": "true"}  # otherwise DVCLive uses the network
         from dvclive.live import Live
 
         self._dir, self._journal = live_dir, journal

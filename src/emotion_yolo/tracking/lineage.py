@@ -1,4 +1,4 @@
-"""What a model was made from: the digest of the data, the revision of the code, and the machine."""
+"""The lineage of a model: the digest of the data, the revision of the code, and the machine."""
 
 import json
 import subprocess

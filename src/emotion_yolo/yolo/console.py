@@ -1,4 +1,4 @@
-"""What a training says on stderr: a line at its start, a line an epoch, and a bar where stderr is a terminal."""
+"""The output of a training on stderr: a line at its start, a line per epoch, and a bar if stderr is a terminal."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a training runs on: device, precision, threads, shared memory, and a record of what affects its arithmetic."""
+"""The hardware of a training: device, precision, threads, shared memory, and a record of all that affects results."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ from emotion_yolo.devices import cpu_has_bf16
 from emotion_yolo.errors import ModelError, ParamsError
 from emotion_yolo.yolo import CPU_THREADS
 
-# mallopt(3): M_MMAP_MAX no mappings of their own, M_TRIM_THRESHOLD nothing given back, M_TOP_PAD half a GiB at once.
+# mallopt(3): M_MMAP_MAX no separate mappings, M_TRIM_THRESHOLD nothing given back, M_TOP_PAD half a GiB at once.
 _KEEP = ((-4, 0), (-1, 2**31 - 1), (-2, 2**29))
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 _LIBRARIES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless")
@@ -49,14 +49,14 @@ def resolve_amp(amp: str, *, device: str) -> str:
 
 
 def several_gpus(device: str) -> bool:
-    """Say whether Ultralytics trains on `device` in processes of its own."""
+    """Return whether Ultralytics trains on `device` in separate processes."""
     return "," in device
 
 
 def keep_memory() -> None:
     """Have glibc keep freed memory for the next step; elsewhere do nothing.
 
-    By default it maps each large tensor anew and gives it back, and the kernel clears the same pages at every step.
+    By default it maps each large tensor again and gives it back, and the kernel clears the same pages at every step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""One training from params to a checkpoint: checked before it starts, resumed where an interrupted one stopped."""
+"""One training from params to a checkpoint: checked before it starts, resumed after an interruption."""
 
 import csv
 import hashlib
@@ -84,10 +84,10 @@ def check(params: Train) -> Setup:
 def train(
     data: Path, params: Train, *, checkpoints: Path, setup: Setup | None = None, on_epoch: OnEpoch | None = None
 ) -> Trained:
-    """Fine-tune on Ultralytics' `data` YAML, going on from what an interrupted call left in `checkpoints`.
+    """Fine-tune on Ultralytics' `data` YAML, resuming from an interrupted call's `checkpoints`.
 
     The same `checkpoints` folder stands for the same data and params: the caller names it by their digest. `setup` is
-    the answer of `check`, if that was asked before.
+    the result of `check`, if it was called before.
 
     Raises:
         ParamsError: a device that is not there.
@@ -136,7 +136,7 @@ def train(
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         reason = "memory or shared memory (/dev/shm) ran out, or it was killed"
         message = f"a data-loading process has died: {reason} ({str(error).splitlines()[0]})"
-        advice = "set train.workers to 0, which needs no shared memory, or run `dvc repro` again to go on"
+        advice = "set train.workers to 0, which needs no shared memory, or run `dvc repro` again to resume"
         raise TrainingError(f"{message}; {advice}") from error
     finally:
         EmotionTrainer.on_epoch, EmotionTrainer.cpu_bf16, EmotionTrainer.environment = None, False, None
