@@ -32,8 +32,8 @@ def decode(
 
     A face's emotions exclude each other, so the confidence that there is a face is the sum of the eight scores, at
     most 1. Non-maximum suppression sees faces, not classes: one face comes back once. A mouth, or half a face, overlaps
-    the whole by less than `iou`; so a box is also suppressed if it shares more than `ios` of the smaller box with a more
-    confident one.
+    the whole by less than `iou`; so a box is also suppressed if it shares more than `ios` of the smaller box with a
+    more confident one.
     """
     cxcywh, scores = raw[0, :4].T, raw[0, 4:].T  # [A, 4], [A, 8]
     confidence = np.minimum(scores.sum(1), 1.0)
