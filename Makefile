@@ -40,7 +40,7 @@ setup: .venv/.installed  ## create .venv and install the pinned packages
 	  || { echo "make setup: the packages could not be installed; check the network and pip's settings (PIP_INDEX_URL, PIP_CERT)" >&2; exit 1; }
 	@touch $@
 
-repro: setup  ## run the pipeline, then print metrics and where the report lies
+repro: setup  ## run the pipeline, then print metrics and the path of the report
 	@dvc repro
 	@emotion-yolo report
 
@@ -58,7 +58,7 @@ check: setup docs  ## format, lint, types, import contracts, unused code and dep
 	vulture
 	deptry .
 
-audit: setup  ## look for known holes in the pinned packages (asks PyPI) and in the workflows
+audit: setup  ## look for known vulnerabilities in the pinned packages (queries PyPI) and in the workflows
 	zizmor --offline --quiet .github/workflows
 	for file in api train dev; do pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$file.txt || exit 1; done
 
@@ -95,7 +95,7 @@ bench-precision: setup  ## measure fp32, bf16 and INT8 at several input sizes, o
 bench-tracking: setup  ## measure tracks on a drawn video: switches, flicker, frames a second (MODEL=models/release)
 	@python -m benchmarks.tracking --model $(or $(MODEL),models/release)
 
-ablation: setup  ## measure what each ingredient of the recipe is worth, on valid; goes on where it stopped (PLAN=some.yaml)
+ablation: setup  ## measure what each ingredient of the recipe is worth, on valid; resumes an interrupted run (PLAN=some.yaml)
 	@python -m benchmarks.ablation $(or $(PLAN),configs/ablations/ingredients.yaml)
 
 baselines: setup  ## train and assemble the two-stage models of params.yaml, section baselines (NAME=resnet18: one)
@@ -113,7 +113,7 @@ test-image: setup  ## run the service from the Dockerfile's own steps in an empt
 release: setup  ## make the evaluated model the release in models/release
 	@emotion-yolo release
 
-lock:  ## resolve requirements/*.txt anew from pyproject.toml
+lock:  ## resolve requirements/*.txt again from pyproject.toml
 	@$(FROM_PIP); uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --extra api -o requirements/api.txt
 	@$(FROM_PIP); uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --extra train -c requirements/api.txt -o requirements/train.txt
 	@$(FROM_PIP); uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --no-header pyproject.toml --all-extras -o requirements/dev.txt
