@@ -331,6 +331,8 @@ def test_the_commands(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
 def test_versions_of_another_users_clone_are_a_message(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / "dvc.yaml").write_text("artifacts:\n  emotion-yolo:\n    path: models/export\n    type: model\n")
+    git(tmp_path, "add", "dvc.yaml")
+    git(tmp_path, "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "first")
     for path in (tmp_path, *tmp_path.rglob("*")):
         os.chown(path, 12345, 12345)
     environment = os.environ | {"HOME": str(tmp_path.parent)}  # no safe.directory of this machine's own
