@@ -8,7 +8,7 @@ from emotion_yolo.inference.artefact import ModelSpec
 def settings_of(
     spec: ModelSpec, *, imgsz: int | None = None, conf: float | None = None, min_face: int = 0
 ) -> dict[str, Any]:
-    """Return the digest of the networks and every setting of `spec` and of the run that changes answers, as JSON values.
+    """Return the digest of the networks and every setting of model and run that changes answers, as JSON values.
 
     The digest alone is not enough: models with the same network can differ in close-ups, scaling, thresholds and
     temperature. `imgsz` (px), `conf` and `min_face` (px) are the run's; None stands for the model's own.
