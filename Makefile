@@ -37,7 +37,7 @@ setup: .venv/.installed  ## create .venv and install the pinned packages
 	@$(FROM_PIP); $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/bootstrap.txt \
 	  && $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt \
 	  && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . \
-	  || { echo "make setup: the packages could not be installed; check the network and pip's settings (PIP_INDEX_URL, PIP_CERT)" >&2; exit 1; }
+	  || { echo "make setup: the packages could not be installed; check the network and pip's settings (PIP_INDEX_URL; PIP_CERT behind a proxy that reads TLS)" >&2; exit 1; }
 	@touch $@
 
 repro: setup  ## run the pipeline, then print metrics and the path of the report
@@ -60,7 +60,8 @@ check: setup docs  ## format, lint, types, import contracts, unused code and dep
 
 audit: setup  ## look for known vulnerabilities in the pinned packages (queries PyPI) and in the workflows
 	zizmor --offline --quiet .github/workflows
-	for file in api train dev; do pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$file.txt || exit 1; done
+	for file in api train dev; do pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$file.txt \
+	  || { echo "make audit: $$file.txt has the holes listed above; or, where nothing is listed or packages \"could not be audited\", the database at pypi.org cannot be asked from here" >&2; exit 1; }; done
 
 format: setup  ## format and sort imports
 	ruff format .

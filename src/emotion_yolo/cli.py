@@ -222,8 +222,10 @@ def predict(
     Exits with 10 if a picture or frame could not be read; all others are answered.
     """
     from contextlib import ExitStack
+    from dataclasses import asdict
 
     from emotion_yolo.errors import ImageError, SourceError
+    from emotion_yolo.inference.identity import settings_of
     from emotion_yolo.inference.loading import load_model
     from emotion_yolo.inference.packaged import default_model
     from emotion_yolo.predict.copies import AnnotatedCopies
@@ -251,12 +253,15 @@ def predict(
     tracking = Tracking(half_life_s=half_life, every=every) if track else None
     inputs = Inputs(sources, recursive=recursive)
     detector = load_model(model or default_model(), imgsz=imgsz)
+    settings = settings_of(detector.spec, imgsz=imgsz, conf=conf, min_face=min_face)
+    settings |= {"tracking": asdict(tracking) if tracking else None}
     read = failed = 0
     try:
         with ExitStack() as stack:
             file = None
             for path, kind in named:
-                file = stack.enter_context(AnswerFile(path, kind, overwrite=overwrite, resume=resume))
+                answers = AnswerFile(path, kind, settings=settings, overwrite=overwrite, resume=resume)
+                file = stack.enter_context(answers)
             wanted: list[tuple[Path | None, TrackReport]] = [(summary, Summary()), (timeline, Timeline())]
             reports = [
                 stack.enter_context(ReportFile(path, report, overwrite=overwrite)) for path, report in wanted if path

@@ -193,7 +193,8 @@ def _checkpoint_folders(root: Path) -> list[Path]:
     raise AssertionError("no checkpoint folder was made")
 
 
-def test_a_data_loading_process_that_dies_ends_the_stage_with_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("death", [signal.SIGBUS, signal.SIGKILL], ids=["no shared memory", "no memory"])
+def test_a_data_loading_process_that_dies_ends_the_stage_with_a_sentence(tmp_path: Path, death: signal.Signals) -> None:
     root = project(tmp_path, epochs=200, workers=1, batch=2)
     process = start(root)
     (folder,) = _checkpoint_folders(root)
@@ -202,7 +203,7 @@ def test_a_data_loading_process_that_dies_ends_the_stage_with_a_sentence(tmp_pat
     workers = [int(child) for child in children if b"emotion_yolo" in Path(f"/proc/{child}/cmdline").read_bytes()]
     assert workers
     for worker in workers:
-        os.kill(worker, signal.SIGBUS)  # as the kernel does where /dev/shm is full
+        os.kill(worker, death)  # as the kernel does where /dev/shm or memory is full
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 13, errors
     assert "error: a data-loading process has died" in errors

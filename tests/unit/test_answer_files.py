@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from emotion_yolo import cli
 from emotion_yolo.errors import DependencyError, EmotionYoloError, SourceError, StorageError
+from emotion_yolo.inference.artefact import Calibration, CloseUp, read_spec, write_spec
 from emotion_yolo.predict.sources import Inputs
 from emotion_yolo.predict.tables import COLUMNS, AnswerFile, Format, Position
 from tests.builders import exported_model, painted, save_picture
@@ -77,7 +79,10 @@ def test_parquet_holds_what_csv_holds_with_types(model: Path, pictures: Path, tm
     assert table.schema["x1"] == polars.Float64
     assert table.schema["width"] == polars.Int64
     assert table.rows() == polars.read_csv(tmp_path / "faces.csv", schema=table.schema).rows()
-    assert sorted(path.name for path in tmp_path.glob("faces*")) == ["faces.csv", "faces.parquet"]
+    assert sorted(path.name for path in tmp_path.glob("faces*")) == [
+        *("faces.csv", "faces.csv.run.json"),
+        *("faces.parquet", "faces.parquet.run.json"),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
@@ -96,6 +101,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(
     else:
         lines, left = whole.read_bytes().splitlines(keepends=True), cut
     left.write_bytes(b"".join(lines[:4])[:-lost])
+    shutil.copy(tmp_path / "whole.run.json", tmp_path / "cut.run.json")
     begun = left.stat().st_ino
     done = run("predict", *options, cut, "--resume")
     assert done.returncode == 10, done.stderr
@@ -109,6 +115,7 @@ def test_a_video_goes_on_at_the_frame_where_it_was(model: Path, tmp_path: Path) 
     lines = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
     assert len(lines) == 4
     (tmp_path / "cut").write_bytes(b"".join(lines[:2]) + lines[2][:20])
+    shutil.copy(tmp_path / "whole.run.json", tmp_path / "cut.run.json")
     done = run("predict", clip, "--model", model, "--json", tmp_path / "cut", "--resume")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
@@ -141,10 +148,66 @@ def test_parquet_without_polars_names_the_extra(tmp_path: Path, monkeypatch: pyt
 def test_other_sources_than_those_of_the_interrupted_run_are_refused(
     model: Path, pictures: Path, tmp_path: Path
 ) -> None:
+    run("predict", pictures, "--model", model, "--json", tmp_path / "answers")
     (tmp_path / "answers").write_text('{"source": "elsewhere/z.png"}\n')
     done = run("predict", pictures, "--model", model, "--json", tmp_path / "answers", "--resume")
     assert done.returncode == SourceError.exit_code
     assert "ends with elsewhere/z.png, which is not among the sources" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        (["--conf", "0.5"], "conf: 0.25 there, 0.5 now"),
+        (["--min-face", "40"], "min_face: 0 there, 40 now"),
+        (["--imgsz", "128"], "imgsz: 96 there, 128 now"),
+        (["--track"], "tracking: None there, {'half_life_s': 0.5, 'every': 1} now"),
+    ],
+)
+def test_a_run_with_other_options_is_not_continued(
+    model: Path, pictures: Path, tmp_path: Path, kind: Format, option: list[str], named: str
+) -> None:
+    path = tmp_path / "answers"
+    arguments = ["predict", pictures, "--model", model, f"--{kind}", path]
+    run(*arguments)
+    if kind == "parquet":  # as before its last picture
+        run("predict", pictures, "--model", model, "--csv", tmp_path / "answers.partial.csv")
+        path.unlink()
+    before = {file: file.read_bytes() for file in tmp_path.glob("answers*")}
+    done = run(*arguments, *option, "--resume")
+    assert done.returncode == StorageError.exit_code
+    assert f"started with other settings ({named}); use those" in done.stderr
+    assert {file: file.read_bytes() for file in tmp_path.glob("answers*")} == before
+
+
+def test_the_same_network_fed_or_read_otherwise_is_another_model(model: Path, pictures: Path, tmp_path: Path) -> None:
+    """The digest is that of the network alone: how it is fed and read lies in model.json."""
+    run("predict", pictures, "--model", model, "--json", tmp_path / "answers")
+    changed = shutil.copytree(model, tmp_path / "changed")
+    spec = read_spec(changed)
+    for update, named in (
+        ({"close_up": CloseUp(faces=1, side=96, face=32)}, "(close_up: None there, {'faces': 1"),
+        ({"input": spec.input.model_copy(update={"upscale_to": 64})}, "(upscale_to: 4096 there, 64 now)"),
+        ({"calibration": Calibration(temperature=2.0)}, "(temperature: 1.0 there, 2.0 now)"),
+    ):
+        write_spec(changed, spec.model_copy(update=update))
+        done = run("predict", pictures, "--model", changed, "--json", tmp_path / "answers", "--resume")
+        assert done.returncode == StorageError.exit_code
+        assert named in done.stderr
+
+
+@pytest.mark.parametrize("record", [None, "", "[1]"])
+def test_answers_of_unknown_settings_are_not_continued(
+    model: Path, pictures: Path, tmp_path: Path, record: str | None
+) -> None:
+    run("predict", pictures, "--model", model, "--json", tmp_path / "answers")
+    (tmp_path / "answers.run.json").unlink()
+    if record is not None:
+        (tmp_path / "answers.run.json").write_text(record)
+    done = run("predict", pictures, "--model", model, "--json", tmp_path / "answers", "--resume")
+    assert done.returncode == StorageError.exit_code
+    assert "answers.run.json, which records its settings, cannot be read; use --overwrite" in done.stderr
 
 
 def test_a_name_that_is_not_utf_8_is_found_again() -> None:

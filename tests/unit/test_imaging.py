@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
+from skimage.data import astronaut
 
 from benchmarks.attacks import bmp_rle
 from emotion_yolo.errors import ImageError
@@ -290,6 +291,14 @@ def test_refuses_a_cut_jpeg_however_it_ends(end: bytes, progressive: bool) -> No
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8))
     data = encoded(noise, "JPEG", progressive=progressive)
     assert refused(data[: len(data) * 35 // 100] + end) is Refusal.UNDECODABLE
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+def test_refuses_a_jpeg_whose_rest_is_zeros(part: float, progressive: bool) -> None:
+    data = encoded(Image.fromarray(astronaut()), "JPEG", quality=95, progressive=progressive)
+    whole = int(len(data) * part)
+    assert refused(data[:whole] + bytes(len(data) - whole - 2) + data[-2:]) is Refusal.UNDECODABLE
 
 
 def test_takes_a_jpeg_with_a_few_stray_bytes() -> None:

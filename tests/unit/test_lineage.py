@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def test_the_revision_is_the_commit_and_says_when_tracked_files_differ(
     (tmp_path / "file").write_text("b")
     assert git_revision() == f"{head}-dirty"
     assert uncommitted() == ["file"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_the_revision_of_another_users_clone_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path.parent))  # no safe.directory of this machine's own
+    head = commit(tmp_path)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 12345, 12345)
+    (tmp_path / "file").write_text("b")
+    assert git_revision(tmp_path) == f"{head}-dirty"
 
 
 def test_outside_git_the_revision_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Promotion, rollback and lineage, in a repository of git and DVC with exported networks of painted cells."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -324,3 +325,18 @@ def test_the_commands(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
     project.commit_model(WORSE)
     worse = run("promote")
     assert worse.returncode == 19 and "worse beyond noise" in worse.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_versions_of_another_users_clone_are_a_message(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "dvc.yaml").write_text("artifacts:\n  emotion-yolo:\n    path: models/export\n    type: model\n")
+    git(tmp_path, "add", "dvc.yaml")
+    git(tmp_path, "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "first")
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 12345, 12345)
+    environment = os.environ | {"HOME": str(tmp_path.parent)}  # no safe.directory of this machine's own
+    done = subprocess.run(["emotion-yolo", "models"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == PromotionError.exit_code
+    assert "is not owned by current user; run this in a clone of your own" in done.stderr
+    assert "Traceback" not in done.stderr

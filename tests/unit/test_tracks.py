@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -180,6 +181,7 @@ def test_a_cut_file_is_continued_with_the_same_numbers_and_averages(model: Path,
     done = run(*options, f"--{kind}", whole)
     assert done.returncode == 0, done.stderr
     cut.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:5]))
+    shutil.copy(tmp_path / "whole.run.json", tmp_path / "cut.run.json")
     done = run(*options, f"--{kind}", cut, "--resume")
     assert done.returncode == 0, done.stderr
     assert cut.read_bytes() == whole.read_bytes()

@@ -28,15 +28,16 @@ def other_machine(root: Path = Path()) -> str:
     if not changed:
         return ""
     name = changed[0]
+    count = "1 figure differs" if len(changed) == 1 else f"{len(changed)} figures differ"
     beyond = [TITLES[x] for x in changed if x in intervals and not intervals[x][0] <= committed[x] <= intervals[x][1]]
     if beyond:
         verdict = f"outside of their 95 % intervals here: {', '.join(beyond)}; that is more than a machine explains"
     else:
         verdict = "all within their 95 % intervals here, as expected"
     return (
-        f"{len(changed)} figures differ from those committed, such as {TITLES[name]}: {committed[name]:.3f} committed, "
+        f"{count} from those committed, such as {TITLES[name]}: {committed[name]:.3f} committed, "
         f"{here[name]:.3f} here; {verdict}. Other CPUs, precisions and numbers of threads add in another order "
-        f"(docs/experiments.md, Reproducibility).{_this_machine(root)}"
+        f"(docs/experiments.md, Reproducibility, names the machine of those committed).{_this_machine(root)}"
     )
 
 

@@ -32,8 +32,9 @@ _NEEDED = frozenset(
 )  # Huffman and quantisation tables, restart interval, arithmetic conditions
 # A marker, as against a 0xFF of the compressed data (stuffed with 0x00), restart markers and fill.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-# libjpeg's warnings that mean lost pixels (jerror.h); others, such as stray bytes before a marker, are harmless.
-_LOST = re.compile("premature end|bad Huffman|found marker|Unsupported marker", re.IGNORECASE)
+# libjpeg's warnings that mean lost pixels (jerror.h); others, such as a few stray bytes before a marker, are harmless.
+# Many of them are compressed data that nobody asked for: what came before was not the picture's.
+_LOST = re.compile(r"premature end|bad Huffman|found marker|Unsupported marker|\d{3,} extraneous bytes", re.IGNORECASE)
 
 # Reductions that libjpeg's inverse DCT does at a fraction of the cost.
 _REDUCTIONS = (8, 4, 2)

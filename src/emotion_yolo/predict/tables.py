@@ -1,7 +1,8 @@
 """Answers in a file: JSON Lines (one line per answer), CSV or Parquet (one row per face), written as they come.
 
-A killed run can be resumed. Each answer reaches the file before the next picture is processed; the last one may
-be cut, so `resume` takes it away and tells which it was. Parquet cannot be appended to: rows are kept as CSV beside it
+A killed run can be resumed. Each answer reaches the file before the next picture is processed; the last one may be cut,
+so `resume` takes it away and tells which it was. NAME.run.json beside the file records the settings of the run, since
+another model or threshold would mix two kinds of answers. Parquet cannot be appended to: rows are kept as CSV beside it
 and turned into Parquet when all are there.
 """
 
@@ -52,26 +53,38 @@ class Position:
 class AnswerFile:
     """A file of answers; a context manager. Added answers are in the file, however the run ends."""
 
-    def __init__(self, path: Path, kind: Format, *, overwrite: bool = False, resume: bool = False) -> None:
-        """Open `path`; with `resume`, behind the answers that an earlier run has finished.
+    def __init__(
+        self,
+        path: Path,
+        kind: Format,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> None:
+        """Open `path`; with `resume`, behind the answers that an earlier run with the same `settings` has finished.
 
         Raises:
-            StorageError: it exists and may not be replaced, or cannot be written.
+            StorageError: it exists and may not be replaced, was started with other settings, or cannot be written.
             DependencyError: polars, which writes Parquet, is not installed.
         """
         if kind == "parquet":
             _load_polars()
         self._path, self._kind = path, kind
         self._lines = path.with_name(f"{path.name}.partial.csv") if kind == "parquet" else path
+        self._record = path.with_name(f"{path.name}.run.json")
         if path.exists() and not overwrite and not (resume and kind != "parquet"):
             raise StorageError(f"{path}: exists already; add --overwrite to replace it, or name another file")
         self.last: Position | None = None
         """The answer to resume from: all before it are in the file."""
         try:
             if resume and self._lines.is_file():
+                self._check(settings)
                 self.last = self._take_away_last()
             begun = self.last is not None
             self._file: BinaryIO = self._lines.open("ab" if begun else "wb")
+            if settings is not None and not begun:  # after the old answers are gone
+                self._record.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
         except OSError as error:
             raise self._refusal(error) from error
         except ValueError as error:
@@ -97,6 +110,20 @@ class AnswerFile:
             self._file.flush()
         except OSError as error:
             raise self._refusal(error) from error
+
+    def _check(self, settings: Mapping[str, Any] | None) -> None:
+        """Refuse to resume a run with other settings; an empty file has none."""
+        if settings is None or self._lines.stat().st_size == 0:
+            return
+        try:
+            found = dict(json.loads(self._record.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            advice = f"{self._record.name}, which records its settings, cannot be read; use --overwrite"
+            raise StorageError(f"{self._path}: cannot be resumed: {advice}") from error
+        wrong = [name for name, value in settings.items() if found.get(name) != value]
+        if wrong:
+            what = "; ".join(f"{name}: {found.get(name)} there, {settings[name]} now" for name in wrong)
+            raise StorageError(f"{self._path}: started with other settings ({what}); use those, or name another file")
 
     def _take_away_last(self) -> Position | None:
         """Cut the file before the rows of the last answer, which may be incomplete; returns which that was."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import gto.api
 from gto.exceptions import GTOException
+from pygit2 import GitError
 from scmrepo.exceptions import SCMError
 
 from emotion_yolo.errors import PromotionError
@@ -88,8 +89,9 @@ def _assign(root: Path, name: str, version: str, *, why: str) -> None:
 def _events(root: Path, name: str) -> list[dict[str, Any]]:
     try:
         return list(gto.api.history(str(root), name, ascending=True))
-    except (GTOException, SCMError) as error:
-        raise PromotionError(f"{root.resolve()}: versions cannot be read: {error}; run this in a clone") from error
+    except (GTOException, SCMError, GitError) as error:  # pygit2's own: the clone belongs to another user
+        advice = "run this in a clone of your own"
+        raise PromotionError(f"{root.resolve()}: versions cannot be read: {error}; {advice}") from error
 
 
 def _served(events: list[dict[str, Any]]) -> list[str]:

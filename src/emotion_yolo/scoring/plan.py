@@ -15,6 +15,7 @@ from typing import Any
 
 from emotion_yolo.errors import StorageError
 from emotion_yolo.inference.artefact import ModelSpec
+from emotion_yolo.inference.identity import settings_of
 from emotion_yolo.scoring.listing import Selection
 from emotion_yolo.scoring.stores import Folder, absolute
 
@@ -45,22 +46,12 @@ class Planned:
 
 def identity(selection: Selection, options: Options, spec: ModelSpec) -> dict[str, Any]:
     """Return everything that determines the shards, as JSON values."""
-    thresholds = spec.thresholds
     return {
         "version": _VERSION,
         **asdict(selection),
         "source": absolute(selection.source),
         "shard": options.shard,
-        "min_face": options.min_face,
-        "model": spec.digest,
-        "imgsz": options.imgsz or spec.input.imgsz,
-        "conf": thresholds.conf if options.conf is None else options.conf,
-        "iou": thresholds.iou,
-        "ios": thresholds.ios,
-        "temperature": spec.calibration.temperature,
-        "max_upscale": spec.input.max_upscale,
-        "upscale_to": spec.input.upscale_to,
-        "close_up": spec.close_up.model_dump() if spec.close_up else None,
+        **settings_of(spec, imgsz=options.imgsz, conf=options.conf, min_face=options.min_face),
     }
 
 
