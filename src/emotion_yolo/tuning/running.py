@@ -124,7 +124,7 @@ class _Search:
                 )
 
     def _run(self, trial: "Trial", values: Values) -> bool:
-        """Run one trial; returns whether it has told something."""
+        """Run one trial; returns whether its experiment, if it came to one, has run to its end."""
         experiment = trial.user_attrs[EXPERIMENT]
         if twin := self._study.twin_of(trial):
             self._say(f"{experiment}: has the values of {twin.user_attrs[EXPERIMENT]}, whose result it takes over")
@@ -138,7 +138,7 @@ class _Search:
             reason = "; ".join(validation_lines(error, sweep_path(self._name)))
             self._say(f"{experiment}: failed: {reason}")
             self._study.fail(trial, reason)
-            return False
+            return True
         ref = f"refs/exps/{self._revision[:2]}/{self._revision[2:]}/{experiment}"
         try:
             if not self._workspace.has_ref(ref):  # else finished, and killed before its figure was noted
