@@ -108,8 +108,8 @@ baselines: setup  ## train and assemble the two-stage models of params.yaml, sec
 baselines-table: setup  ## measure them beside the one-pass release on the prepared test crops, all sets
 	@python -m benchmarks.baselines
 
-test-ray: setup  ## kill a worker and a node of a Ray cluster on this machine while it scores (minutes, quiet machine)
-	@EMOTION_TEST_RAY=1 pytest -q -n 0 --no-cov tests/integration/test_score_ray.py
+test-ray: setup  ## kill workers and nodes of a Ray cluster here while it scores; the Ray Serve example (minutes, quiet machine)
+	@EMOTION_TEST_RAY=1 pytest -q -n 0 --no-cov tests/integration/test_score_ray.py tests/integration/test_serve_ray.py
 
 test-image: setup  ## run the service from the Dockerfile's own steps in an empty environment (minutes)
 	@pytest -o addopts="" --import-mode=importlib dockerfiles/test_image.py
