@@ -24,7 +24,7 @@ set_in_pip() { $(BIN)/python -m pip config list | sed -n "s/^global\.$$1='\(.*\)
   if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
 endef
 
-.PHONY: help setup repro test docs check audit format experiments serve bench-service attack-service bench-training bench-drift bench-score bench-precision bench-tracking ablation baselines baselines-table test-ray test-image release lock clean
+.PHONY: help setup repro test docs check audit format experiments serve bench-service attack-service bench-training bench-drift bench-score bench-precision bench-tracking bench-shadow ablation baselines baselines-table test-ray test-image release lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -96,6 +96,10 @@ bench-precision: setup  ## measure fp32, bf16 and INT8 at several input sizes, o
 bench-tracking: setup  ## measure tracks on a drawn video: switches, flicker, frames a second (MODEL=models/release)
 	@python -m benchmarks.tracking --model $(or $(MODEL),models/release)
 
+bench-shadow: setup  ## measure what a candidate in the shadow costs the answers (PHOTO=some.jpg)
+	@test -n "$(PHOTO)" || { echo "name a photo: make bench-shadow PHOTO=some.jpg"; exit 2; }
+	@python -m benchmarks.shadow --photo $(PHOTO)
+
 ablation: setup  ## measure what each ingredient of the recipe is worth, on valid; resumes an interrupted run (PLAN=some.yaml)
 	@python -m benchmarks.ablation $(or $(PLAN),configs/ablations/ingredients.yaml)
 
@@ -105,8 +109,8 @@ baselines: setup  ## train and assemble the two-stage models of params.yaml, sec
 baselines-table: setup  ## measure them beside the one-pass release on the prepared test crops, all sets
 	@python -m benchmarks.baselines
 
-test-ray: setup  ## kill a worker and a node of a Ray cluster on this machine while it scores (minutes, quiet machine)
-	@EMOTION_TEST_RAY=1 pytest -q -n 0 --no-cov tests/integration/test_score_ray.py
+test-ray: setup  ## kill workers and nodes of a Ray cluster here while it scores; the Ray Serve example (minutes, quiet machine)
+	@EMOTION_TEST_RAY=1 pytest -q -n 0 --no-cov tests/integration/test_score_ray.py tests/integration/test_serve_ray.py
 
 test-image: setup  ## run the service from the Dockerfile's own steps in an empty environment (minutes)
 	@pytest -o addopts="" --import-mode=importlib dockerfiles/test_image.py

@@ -46,7 +46,8 @@ def darker(image: Image, _: int) -> Image:
 
 
 def blurred(image: Image, _: int) -> Image:
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), max(image.shape[:2]) / 256), np.uint8)
+    sigma = max(max(image.shape[:2]) / 256, 1.0)  # px; less is hardly seen on a small crop
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
 
 
 def smaller(image: Image, number: int) -> Image:
@@ -224,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("pictures", type=Path, help="folder of pictures like those that a service gets")
     parser.add_argument("--model", type=Path, default=Path("models/release"))
     parser.add_argument("--imgsz", type=int, default=None)
-    parser.add_argument("--limit", type=int, default=600, help="pictures, evenly picked")
+    parser.add_argument("--limit", type=int, default=800, help="pictures, evenly picked")
     parser.add_argument("--sizes", type=int, nargs="+", default=[30, 100, 300], help="pictures in a window")
     parser.add_argument("--splits", type=int, default=50)
     parser.add_argument("--windows", type=int, default=20, help="windows without drift of each split; 50 × 20 = 1,000")

@@ -27,6 +27,7 @@ SHOWN = (
     "models/release/MODEL_CARD.md",
     "datasets/sample/README.md",
     "dockerfiles/*.y*ml",
+    "examples/*.py",
     "notebooks/*.ipynb",
 )
 """Patterns of the files of the repository that the site has."""

@@ -464,6 +464,28 @@ def release(
 
 
 @app.command()
+@_needs("train")
+def tune(
+    sweep: Annotated[str, typer.Argument(help="name of a file in configs/sweeps/, without .yaml")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="finished trials wanted, with those of earlier calls; else the sweep's")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="leave what earlier calls have found")] = False,
+    out: Annotated[Path, typer.Option(help="folder for NAME/trials.csv and NAME/sweep.png")] = paths.REPORTS / "tune",
+) -> None:
+    """Search for params with Optuna, each trial an experiment of DVC; the same command goes on after any kill."""
+    from emotion_yolo.tuning.report import table, write_report
+    from emotion_yolo.tuning.running import tune as run
+
+    searched, study = run(
+        sweep, root=Path(), trials=trials, restart=restart, say=lambda text: typer.echo(f"{sweep}: {text}", err=True)
+    )
+    typer.echo(table(searched, study))
+    for path in write_report(searched, study, out / sweep):
+        typer.echo(f"{path}: written")
+
+
+@app.command()
 @_needs("monitor")
 def monitor(
     log: Annotated[Path, typer.Option(envvar="EMOTION_LOG_DB", help="the service's prediction log")],

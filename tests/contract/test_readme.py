@@ -103,7 +103,8 @@ def test_every_path_of_the_repository_that_is_named_exists(page: Path) -> None:
 
 @pages
 def test_every_module_that_is_named_exists(page: Path) -> None:
-    known = {path.name for folder in ("src", "api", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
+    folders = ("src", "api", "tests", "benchmarks", "examples")
+    known = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
     known |= {path.name for path in ROOT.glob("*.py")}
     for span in code(page.read_text("utf-8")):
         assert set(re.findall(r"\b([a-z_]+\.py)\b", span)) <= known, span

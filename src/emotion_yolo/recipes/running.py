@@ -25,8 +25,7 @@ from emotion_yolo.paths import (
 from emotion_yolo.recipes.checking import check_recipe
 from emotion_yolo.recipes.inputs import parse_given, place_inputs
 from emotion_yolo.recipes.recipe import Phase, Recipe, dump_params, load_recipe, phase_params, recipe_path
-from emotion_yolo.recipes.workspace import State, Workspace
-from emotion_yolo.tracking.lineage import git_revision, uncommitted
+from emotion_yolo.recipes.workspace import State, Workspace, clean_revision
 
 Say = Callable[[str], None]
 
@@ -52,7 +51,7 @@ def run_recipe(name: str, *, root: Path, given: list[str], restart: bool, say: S
         ParamsError: a recipe that does not fit the project; all findings.
         RecipeError: uncommitted changes, an input that is missing, a run of another commit, a step that failed.
     """
-    revision = _clean_revision(root)
+    revision = clean_revision(root, why="a release names the commit it was made from")
     recipe = load_recipe(name, root=root)
     check_recipe(name, recipe, root=root)
     paths = parse_given(given, recipe.inputs)
@@ -75,18 +74,6 @@ def run_recipe(name: str, *, root: Path, given: list[str], restart: bool, say: S
             workspace.set_params(text, message=f"{recipe_path(name)}: params of phase {phase.name}")
             _PhaseRun(workspace, recipe, phase, state, say)()
     return Finished(recipe=recipe, path=recipe_path(name), revision=revision, project=workspace.project)
-
-
-def _clean_revision(root: Path) -> str:
-    revision = git_revision(root)
-    if revision == "unknown":
-        raise RecipeError(f"{root.absolute()}: not a git repository with a commit; a release names the commit it is of")
-    if changed := uncommitted(root):
-        raise RecipeError(
-            f"uncommitted changes in {', '.join(changed)}; a release names the commit it was made from: "
-            "commit them, or put them aside with `git stash`"
-        )
-    return revision
 
 
 def _refuse_another_run(state: State, revision: str, digest: str, workspace: Workspace) -> None:

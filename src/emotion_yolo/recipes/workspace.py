@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -19,11 +20,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from emotion_yolo.errors import DependencyError, RecipeError
 from emotion_yolo.paths import DATA_PIN, PARAMS
 from emotion_yolo.sources.pin import cache_folder
+from emotion_yolo.tracking.lineage import git_revision, uncommitted
 
 if sys.platform != "win32":
     import fcntl
 
-_TICK = 300.0  # s between two calls of `on_tick`
+_TICK_S = 300.0  # between two calls of `on_tick`
+_ENDS_WITHIN = 120.0  # s from SIGINT until a step has saved what it has
 
 
 class State(BaseModel):
@@ -44,7 +47,8 @@ class State(BaseModel):
 class Workspace:
     """A clone in `folder`/project, `folder`/state.json beside it, and a lock held by whatever works in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
+        """Use `folder`; `environment` is added to that of what runs in the clone."""
         self.folder = folder.absolute()
         self.project = self.folder / "project"
         self._state = self.folder / "state.json"
@@ -56,7 +60,7 @@ class Workspace:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.project / "src"),  # the clone's package, not the one that is installed
             "DVC_NO_ANALYTICS": "1",
-        }  # fmt: skip
+        } | dict(environment or {})  # fmt: skip
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -66,25 +70,43 @@ class Workspace:
             RecipeError: something works in it already.
             DependencyError: the system is Windows.
         """
-        if sys.platform == "win32":
-            raise DependencyError("recipes run under a file lock that Windows does not have; run them in WSL")
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "lock"
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+        with hold(path) as lock:
+            if lock is None:
                 group = path.read_text("utf-8").strip()
                 raise RecipeError(
                     f"{self.folder}: a run of this recipe is still at work (process group {group or 'unknown'}); "
                     f"wait for it, or end it with `kill -INT -- -{group or 'GROUP'}`, then repeat the command"
-                ) from error
-            self._lock = file.fileno()
+                )
+            self._lock = lock
             (self.project / ".git/index.lock").unlink(missing_ok=True)  # of a git that was killed
             try:
                 yield
             finally:
                 self._lock = None
+
+    def end_left_behind(self) -> bool:
+        """End a step that has outlived its command, which was killed; returns whether there was one.
+
+        Only for who knows that no command is at work here. What the step has finished is kept.
+
+        Raises:
+            RecipeError: it does not end.
+        """
+        path, begin, group = self.folder / "lock", time.monotonic(), ""
+        while time.monotonic() - begin < _ENDS_WITHIN:
+            with hold(path) as lock:
+                if lock is not None:
+                    return bool(group)
+            if not group:
+                group = path.read_text("utf-8").strip()
+                with suppress(ProcessLookupError, ValueError):
+                    os.killpg(int(group), signal.SIGINT)
+            time.sleep(0.1)
+        raise RecipeError(
+            f"{self.folder}: process group {group}, of a command that was killed, does not end within "
+            f"{_ENDS_WITHIN:.0f} s of SIGINT; end it with `kill -KILL -- -{group}`, then repeat the command"
+        )
 
     def read_state(self) -> State | None:
         """Return the state that `write_state` wrote last, if any.
@@ -147,6 +169,19 @@ class Workspace:
         if self._git("status", "--porcelain", "--", str(PARAMS)):
             self._git("commit", "-q", "--no-verify", "-m", message, "--", str(PARAMS))
 
+    def reset(self) -> None:
+        """Take back all changes of tracked files."""
+        self._git("reset", "-q", "--hard")
+
+    def has_ref(self, ref: str) -> bool:
+        """Say whether git knows `ref`."""
+        command = ["git", "show-ref", "--verify", "--quiet", ref]
+        return subprocess.run(command, cwd=self.project, env=self._environment).returncode == 0
+
+    def show(self, ref: str, path: Path) -> str:
+        """Return the text of a file in the commit `ref`."""
+        return self._git("show", f"{ref}:{path.as_posix()}")
+
     def _git(self, *arguments: str) -> str:
         command = ["git", *arguments]
         done = subprocess.run(
@@ -154,21 +189,27 @@ class Workspace:
         )
         return done.stdout
 
-    def run(self, *arguments: str, on_tick: Callable[[], None]) -> None:
-        """Run Python with `arguments` in the clone, its output going where ours goes; calls `on_tick` now and then.
+    def run(
+        self, *arguments: str, on_tick: Callable[[], None], tick_s: float = _TICK_S, log: Path | None = None
+    ) -> None:
+        """Run Python with `arguments` in the clone, its output going to `log` or where ours goes.
 
-        Ctrl-C and SIGTERM are handed on, and waited for: a training then ends after what it has saved.
+        `on_tick` is called every `tick_s` seconds. Ctrl-C, SIGTERM and what `on_tick` raises end the step by SIGINT,
+        and are raised when it has ended: a training then ends after what it has saved. SIGINT, because DVC waits for
+        its stage then, and dies before it by SIGTERM.
 
         Raises:
             RecipeError: it failed.
             KeyboardInterrupt: it was interrupted.
         """
         assert self._lock is not None, "only while locked"
-        with _signals_for_steps():
+        with _signals_for_steps(), log.open("wb") if log else nullcontext() as output:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=self.project,
                 env=self._environment,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,  # a group that can be signalled as a whole: DVC leaves its stage alone
                 pass_fds=[self._lock],
             )
@@ -176,20 +217,62 @@ class Workspace:
             try:
                 while True:
                     try:
-                        code = process.wait(_TICK)
+                        code = process.wait(tick_s)
                         break
                     except subprocess.TimeoutExpired:
                         on_tick()
-            except KeyboardInterrupt:
+            except BaseException:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGINT)
                 process.wait()
                 raise
         if code:
+            said = f"{log}" if log else "its output above"
             raise RecipeError(
-                f"`python {' '.join(arguments)}` failed with exit code {code} in {self.project}; its output above says "
+                f"`python {' '.join(arguments)}` failed with exit code {code} in {self.project}; {said} says "
                 "why. Correct it and repeat the command: finished work is kept"
             )
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[int | None]:
+    """Lock the file `path`, made if need be, and yield its descriptor, or None where another process holds the lock.
+
+    Raises:
+        DependencyError: the system is Windows.
+    """
+    if sys.platform == "win32":
+        raise DependencyError("this runs under a file lock that Windows does not have; run it in WSL")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield None
+        else:
+            yield file.fileno()
+
+
+def clean_revision(root: Path, *, why: str, but: Path | None = None) -> str:
+    """Return the commit that is checked out in `root`, unless tracked files other than `but` differ from it.
+
+    `why` completes "uncommitted changes in …; ".
+
+    Raises:
+        RecipeError: they differ, or there is no commit.
+    """
+    try:
+        changed = [path for path in uncommitted(root) if Path(path) != but]
+        revision = git_revision(root).removesuffix("-dirty")
+    except (OSError, subprocess.CalledProcessError):
+        changed, revision = [], "unknown"
+    if revision == "unknown":
+        raise RecipeError(f"{root.absolute()}: not a git repository with a commit; {why}")
+    if changed:
+        raise RecipeError(
+            f"uncommitted changes in {', '.join(changed)}; {why}: commit them, or put them aside with `git stash`"
+        )
+    return revision
 
 
 @contextmanager
