@@ -106,5 +106,4 @@ def start(model_folder: Path) -> Iterator[Start]:
     yield begin
     for process in running:
         if process.popen.poll() is None:
-            process.popen.kill()
-            process.end()
+            process.stop()

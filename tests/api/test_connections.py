@@ -27,8 +27,7 @@ def running(model_folder: Path) -> Iterator[Process]:
     """Return one service for the tests that leave it as it is."""
     process = Process({"EMOTION_MODEL": str(model_folder), "EMOTION_PORT": "0"}).wait_ready()
     yield process
-    process.popen.kill()
-    process.end()
+    process.stop()
 
 
 def chunks(data: bytes, size: int) -> bytes:

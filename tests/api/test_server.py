@@ -37,8 +37,7 @@ def running(model_folder: Path) -> Iterator[Process]:
     """Return one service for the tests that leave it as it is."""
     process = Process({"EMOTION_MODEL": str(model_folder), "EMOTION_PORT": "0", "EMOTION_QUEUE": "14"}).wait_ready()
     yield process
-    process.popen.kill()
-    process.end()
+    process.stop()
 
 
 def test_serves_logs_json_and_exits_0_on_sigterm(start: Start, photo: bytes) -> None:

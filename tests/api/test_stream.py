@@ -78,8 +78,7 @@ def running(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         {"EMOTION_MODEL": str(model_folder), "EMOTION_PORT": "0", "EMOTION_THREADS": "1", "EMOTION_LOG_DB": str(log)}
     ).wait_ready()
     yield process
-    process.popen.kill()
-    process.end()
+    process.stop()
 
 
 @pytest.fixture

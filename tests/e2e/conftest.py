@@ -33,8 +33,7 @@ def e2e_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(e2e_model: Path) -> Iterator[Process]:
     process = Process({"EMOTION_MODEL": str(e2e_model), "EMOTION_PORT": "0"}).wait_ready()
     yield process
-    process.popen.kill()
-    process.end()
+    process.stop()
 
 
 @pytest.fixture

@@ -222,8 +222,7 @@ def both(folder: Path, e2e_model: Path) -> Iterator[Process]:
     variables = {"EMOTION_MODEL": str(e2e_model), "EMOTION_PORT": "0", "EMOTION_WEB": str(folder)}
     process = Process(variables).wait_ready()
     yield process
-    process.popen.kill()
-    process.end()
+    process.stop()
 
 
 def test_the_switch_keeps_pictures_from_the_server(browser: Browser, both: Process, photo_file: Path) -> None:

@@ -98,9 +98,7 @@ def locked(e2e_model: Path) -> Iterator[Process]:
     variables = {"EMOTION_MODEL": str(e2e_model), "EMOTION_PORT": "0", "EMOTION_API_KEYS": KEY}
     process = Process(variables).wait_ready()
     yield process
-    if process.popen.poll() is None:
-        process.popen.kill()
-    process.end()
+    process.stop()
 
 
 def test_sends_the_key_in_the_first_message_and_says_when_the_server_ends_it(browser: Browser, locked: Process) -> None:
@@ -108,7 +106,7 @@ def test_sends_the_key_in_the_first_message_and_says_when_the_server_ends_it(bro
         page.goto(locked.url)
         page.get_by_label("API key").fill("a-wrong-key-of-32-characters-000")
         go_live(page)
-        expect(page.get_by_role("status")).to_contain_text("The API key is not known here")
+        expect(page.get_by_role("status")).to_contain_text("Unknown API key")
         page.get_by_label("API key").fill(KEY)
         go_live(page)
         expect(page.locator("#live-boxes text")).to_have_text("#0 happy", timeout=60_000)

@@ -199,8 +199,7 @@ def locked(e2e_model: Path) -> Iterator[Process]:
         {"EMOTION_MODEL": str(e2e_model), "EMOTION_PORT": "0", "EMOTION_API_KEYS": "a-key-of-24-characters-x"}
     ).wait_ready()
     yield process
-    process.popen.kill()
-    process.end()
+    process.stop()
 
 
 def test_asks_for_a_key_where_the_server_does(browser: Browser, locked: Process, photo_file: Path) -> None:

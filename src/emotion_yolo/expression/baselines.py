@@ -1,16 +1,17 @@
 """From a prepared set to what a baseline is trained on: the faces of its pictures, cut out as they will be served."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from emotion_yolo import devices
-from emotion_yolo.data.prepared import Sample, decoded
+from emotion_yolo.data.prepared import Sample, decoded, read_crops, read_split
 from emotion_yolo.devices import has_bf16, torch_device
 from emotion_yolo.errors import DataError, ModelError, ParamsError
 from emotion_yolo.expression.crops import Crops, as_tensor
@@ -66,6 +67,29 @@ def classes_of(train: Sequence[Sample], settings: Baselines) -> tuple[str, ...]:
     if len(classes) < 2:
         raise DataError(f"train faces show {len(classes)} emotions, expected at least 2; {_ADVICE}")
     return classes
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingFaces:
+    """What one baseline is trained and chosen on."""
+
+    classes: tuple[str, ...]
+    train: FaceCrops
+    valid: FaceCrops
+
+
+def training_faces(prepared: Path, settings: Baselines, *, imgsz: int) -> TrainingFaces:
+    """Cut out the train and valid faces of a prepared set.
+
+    Raises:
+        DataError: no faces, or of fewer than two emotions.
+        ModelError: `settings.landmarks` names no YuNet.
+    """
+    split, landmarks = read_split(prepared, "train"), landmarks_of(settings)
+    classes = classes_of(split, settings)
+    cut = partial(read_faces, settings=settings, classes=classes, imgsz=imgsz, landmarks=landmarks)
+    train = cut(split, most=settings.train_faces, title="train faces")
+    return TrainingFaces(classes, train, cut(read_crops(prepared, "valid"), title="valid faces"))
 
 
 def read_faces(
@@ -133,14 +157,24 @@ def weights_file(folder: Path) -> Path:
     return next(path for path in sorted(folder.iterdir()) if path.suffix in {".pt", ".safetensors"})
 
 
-def environment(params: Fitting) -> dict[str, Any]:
-    """Return the record of a training; see `devices.environment`."""
+def write_record(path: Path, params: Fitting, faces: TrainingFaces, *, best_epoch: int | None, seconds: float) -> None:
+    """Write where and on how many faces a classifier was trained; `best_epoch` is the one kept."""
     device = torch_device(params.device, param="classifier.device")
     bf16 = params.amp == "bf16" or (params.amp == "auto" and has_bf16(device))
-    return devices.environment(
+    environment = devices.environment(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         precision="bf16" if bf16 else "fp32",
         threads=torch.get_num_threads(),
         workers=0,
         libraries=("torch", "timm", "numpy", "opencv-python-headless"),
     )
+    record = {
+        "environment": environment,
+        "minutes": round(seconds / 60, 1),
+        "epochs": best_epoch,
+        "train_faces": len(faces.train.crops),
+        "train_aligned": faces.train.aligned,
+        "valid_faces": len(faces.valid.crops),
+        "valid_aligned": faces.valid.aligned,
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n", "utf-8")

@@ -1,15 +1,13 @@
 """Stage `classify@NAME`: datasets/prepared/ → models/classifiers/NAME/, resumed after an interruption."""
 
-import json
 import shutil
 import sys
 import time
 from functools import partial
 
 from emotion_yolo import paths
-from emotion_yolo.data.prepared import read_crops, read_split
 from emotion_yolo.digests import sha256_of
-from emotion_yolo.expression.baselines import baseline, classes_of, environment, landmarks_of, read_faces, weights_file
+from emotion_yolo.expression.baselines import baseline, training_faces, weights_file, write_record
 from emotion_yolo.expression.networks import build, save
 from emotion_yolo.expression.training import Epoch, fingerprint, train_classifier
 from emotion_yolo.params import load_params
@@ -24,14 +22,10 @@ def main(name: str) -> None:
     """Run the stage from the project's root."""
     params, started = load_params(), time.monotonic()
     model, fitting = baseline(params.baselines, name), params.fitting(name)
-    settings = params.baselines.of(name)
-    split, landmarks = read_split(paths.PREPARED, "train"), landmarks_of(settings)
-    classes = classes_of(split, settings)
-    cut = partial(read_faces, settings=settings, classes=classes, imgsz=model.imgsz, landmarks=landmarks)
-    train = cut(split, most=settings.train_faces, title="train faces")
-    valid = cut(read_crops(paths.PREPARED, "valid"), title="valid faces")
-    net = build(model, classes, dropout=fitting.dropout, seed=fitting.seed)
-    folder = paths.CHECKPOINTS / f"classify-{name}-{fingerprint(train.crops, fitting, net.state_dict())}"
+    faces = training_faces(paths.PREPARED, params.baselines.of(name), imgsz=model.imgsz)
+    train, valid = faces.train.crops, faces.valid.crops
+    net = build(model, faces.classes, dropout=fitting.dropout, seed=fitting.seed)
+    folder = paths.CHECKPOINTS / f"classify-{name}-{fingerprint(train, fitting, net.state_dict())}"
     checkpoint, out = folder / "state.pt", paths.CLASSIFIERS / name
     lineage = {
         "data": data_digest(paths.DATA_PIN),
@@ -52,19 +46,11 @@ def main(name: str) -> None:
             of = f"epoch {epoch.number} of {fitting.epochs}, {epoch.seconds:.0f} s"
             say(f"classify@{name}", f"{of}: loss {epoch.loss:.3f}, valid top-1 {epoch.valid_top1:.3f}")
 
-        net = train_classifier(net, train.crops, valid.crops, fitting, checkpoint=checkpoint, on_epoch=on_epoch)
+        net = train_classifier(net, train, valid, fitting, checkpoint=checkpoint, on_epoch=on_epoch)
         save(net, out)
         tracker.keep_for(sha256_of(weights_file(out)), wandb_dir=paths.WANDB)
-    run = {
-        "environment": environment(fitting),
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "epochs": curves.best_epoch,
-        "train_faces": len(train.crops),
-        "train_aligned": train.aligned,
-        "valid_faces": len(valid.crops),
-        "valid_aligned": valid.aligned,
-    }
-    (out / paths.RUN.name).write_text(json.dumps(run, indent=2) + "\n", "utf-8")
+    seconds = time.monotonic() - started
+    write_record(out / paths.RUN.name, fitting, faces, best_epoch=curves.best_epoch, seconds=seconds)
     shutil.rmtree(folder)
 
 
