@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2 as httpx
@@ -99,7 +100,13 @@ def test_a_candidate_scores_what_was_answered_and_the_log_says_how_far_they_agre
     assert ask(process, photo, "?conf=0.5").status_code == 200  # its own threshold: left out
     assert agreed(process) == {"same": 0, "other_name": 0, "present_only": 2, "candidate_only": 2}
     query = "SELECT request_id, faces, candidate_faces, matched, same, candidate != model FROM shadow"
-    wait_until(lambda: (tmp_path / "log.db").exists() and rows(tmp_path / "log.db", query) != [])
+
+    def logged() -> bool:
+        with suppress(sqlite3.OperationalError):  # the file is there before its tables are
+            return rows(tmp_path / "log.db", query) != []
+        return False
+
+    wait_until(lambda: (tmp_path / "log.db").exists() and logged())
     assert rows(tmp_path / "log.db", query) == [(answer.headers["x-request-id"], 2, 2, 0, 0, 1)]
     assert outcome(process, "scored") == 1
     process.popen.terminate()
