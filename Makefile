@@ -61,7 +61,7 @@ check: setup docs  ## format, lint, types, import contracts, unused code and dep
 audit: setup  ## look for known vulnerabilities in the pinned packages (queries PyPI) and in the workflows
 	zizmor --offline --quiet .github/workflows
 	for file in api train dev; do pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$file.txt \
-	  || { echo "make audit: $$file.txt has the holes listed above; or, where nothing is listed or packages \"could not be audited\", the database at pypi.org cannot be asked from here" >&2; exit 1; }; done
+	  || { echo "make audit: $$file.txt has the holes listed above; or, where nothing is listed or packages \"could not be audited\", the vulnerability database cannot be asked from here" >&2; exit 1; }; done
 
 format: setup  ## format and sort imports
 	ruff format .

@@ -26,10 +26,11 @@ from emotion_yolo import paths
 from emotion_yolo.data.prepared import Sample, read_crops
 from emotion_yolo.drawing import evenly
 from emotion_yolo.evaluation.corruptions import CORRUPTIONS, PLAIN, Corruption
-from emotion_yolo.evaluation.metrics import Interval, Pair, assign, bootstrap, mean_over_classes, rank_emotion
+from emotion_yolo.evaluation.figures import VoteMetrics, served_metrics
+from emotion_yolo.evaluation.metrics import Interval, Pair, bootstrap, mean_over_classes, rank_emotion
+from emotion_yolo.evaluation.outcomes import Outcome, match_faces
 from emotion_yolo.evaluation.runs import AT_ONCE
 from emotion_yolo.inference.artefact import ModelSpec, read_spec
-from emotion_yolo.inference.calibration import expected_calibration_error
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.inference.loading import load_model
 from emotion_yolo.inference.model import FaceModel
@@ -44,7 +45,6 @@ MEASURES = ("top1", "macro_recall", "map50", "ece", "votes_top1", "robust")
 FACES = (1, 4, 16)
 _CONF = 0.01  # least confidence of a candidate, which average precision ranks
 _CANDIDATES = 20  # faces of a picture at most: its own come first
-_MAJORITY = 0.5  # share of the votes
 _TILE = 160  # px of a face's crop in composed pictures
 _GRID = 2  # crops a side of a composed picture that is measured
 _ROUNDS = 15
@@ -72,76 +72,47 @@ class Figures:
 
     def __init__(self, answers: Answers) -> None:
         ids = np.asarray(answers.classes)
-        pairs = [(_shared(found, ids), _asked(labels, ids)) for found, labels in answers.pairs]
+        given = zip(answers.pairs, answers.votes, strict=True)
+        outcomes = [_shared(found, labels, votes, ids, conf=answers.conf) for (found, labels), votes in given]
+        pairs = [(outcome.candidates, outcome.sample.labels) for outcome in outcomes]
         self._rankings = [rank_emotion(pairs, emotion, conf=_CONF) for emotion in answers.classes]
-        self._classes = len(ids)
-        picture, truth, shares, votes = [], [], [], []
-        for index, ((found, labels), given) in enumerate(zip(pairs, answers.votes, strict=True)):
-            served = _from(found, answers.conf)
-            for face, match in enumerate(assign(served, labels)):
-                if labels.cls[face] == FACE_ID:
-                    continue
-                picture.append(index)
-                truth.append(int(np.searchsorted(ids, labels.cls[face])))
-                shares.append(served.probabilities[match][ids] if match >= 0 else np.zeros(len(ids), np.float32))
-                votes.append(given[face][ids])
-        self._picture, self._truth = np.asarray(picture, np.int64), np.asarray(truth, np.int64)
-        self._shares = np.asarray(shares, np.float32).reshape(-1, len(ids))
-        voted = np.asarray(votes, np.float32).reshape(-1, len(ids))
-        self._found = self._shares.sum(axis=1) > 0
-        named = self._shares.argmax(axis=1)
-        self._right = self._found & (named == self._truth)
-        has_votes = np.isfinite(voted).all(axis=1)
-        self._voted = has_votes & (np.where(np.isfinite(voted), voted, 0).max(axis=1, initial=0) >= _MAJORITY)
-        self._as_voted = self._voted & self._found & (named == np.nan_to_num(voted).argmax(axis=1))
+        self._faces = match_faces(outcomes)
+        self._votes = VoteMetrics(self._faces)
+        self._classes = answers.classes
 
     @property
     def faces(self) -> int:
         """How many faces are compared."""
-        return len(self._truth)
+        return int(self._faces.named.sum())
 
     def __call__(self, weights: NDArray[np.float64]) -> dict[str, float]:
         """Return the `MEASURES` but `robust`, nan where there is nothing to measure; `weights` is [pictures]."""
-        weight = weights[self._picture]
-        of_class = [weight * (self._truth == place) for place in range(self._classes)]
-        recalls = [_ratio(float(of @ self._right), float(of.sum())) for of in of_class]
-        precisions = [float(ranking.average_precision(weights)[0]) for ranking in self._rankings]
+        faces, of_face = self._faces, weights[self._faces.picture]
+        right, labelled = (np.bincount(faces.cls, of_face * part, FACE_ID + 1) for part in (faces.correct, faces.named))
+        recalls = [right[cls] / labelled[cls] for cls in self._classes if labelled[cls]]
+        served = served_metrics(faces, weights)
         return {
-            "top1": _ratio(float(weight @ self._right), float(weight.sum())),
+            "top1": served["recall_served"],
             "macro_recall": mean_over_classes(np.asarray(recalls)),
-            "map50": mean_over_classes(np.asarray(precisions)),
-            "ece": expected_calibration_error(self._shares, self._truth, weights=weight * self._found),
-            "votes_top1": _ratio(float(weight @ self._as_voted), float(weight @ self._voted)),
+            "map50": mean_over_classes(np.asarray([r.average_precision(weights)[0] for r in self._rankings])),
+            "ece": served["ece"],
+            "votes_top1": self._votes(weights)["votes_accuracy"],
         }
 
 
-def _shared(found: Detections, ids: NDArray[np.int64]) -> Detections:
-    """Return faces with the probabilities of all eight emotions, of which those of `ids` share out 1."""
+def _shared(found: Detections, labels: Labels, votes: Votes, ids: NDArray[np.int64], *, conf: float) -> Outcome:
+    """Restrict an answer to the emotions `ids`: probabilities share out 1, other faces are unknown."""
+    others = np.setdiff1d(np.arange(len(NAMES)), ids)
     eight = np.zeros((len(found), len(NAMES)), np.float32)
     eight[:, [NAMES.index(name) for name in found.names]] = found.probabilities
-    kept = np.zeros_like(eight)
-    kept[:, ids] = eight[:, ids]
-    total = kept.sum(axis=1, keepdims=True)
-    kept[:, ids] = np.divide(
-        kept[:, ids], total, out=np.full((len(found), len(ids)), 1 / len(ids), np.float32), where=total > 0
-    )
-    return found.renamed(kept, NAMES)
-
-
-def _asked(labels: Labels, ids: NDArray[np.int64]) -> Labels:
-    """Return labels in which a face of an emotion that is not shared is one of unknown expression."""
-    return Labels(np.where(np.isin(labels.cls, ids), labels.cls, FACE_ID), labels.xywhn)
-
-
-def _from(found: Detections, conf: float) -> Detections:
-    count = int((found.confidence >= conf).sum())
-    return Detections(
-        found.xyxy[:count], found.confidence[:count], found.probabilities[:count], found.image_wh, found.names
-    )
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else float("nan")
+    eight[:, others] = 0
+    eight[np.ix_(eight.sum(axis=1) == 0, ids)] = 1
+    candidates = found.renamed(eight / eight.sum(axis=1, keepdims=True), NAMES)
+    asked = np.isin(labels.cls, ids)
+    soft = np.where(asked[:, None], votes, np.nan).astype(np.float32)
+    soft[:, others] *= 0
+    sample = Sample(Path(), Labels(np.where(asked, labels.cls, FACE_ID), labels.xywhn), soft=soft)
+    return Outcome(sample, candidates, candidates.select(candidates.confidence >= conf))
 
 
 @dataclass(frozen=True)

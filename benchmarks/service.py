@@ -12,6 +12,7 @@ import io
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from math import nan
@@ -117,6 +118,19 @@ async def load(service: Service, body: bytes, content_type: str, *, clients: int
     into.cpu_s += service.cpu_s() - cpu_s
 
 
+def load_in_turn(
+    services: Mapping[str, Service], bodies: Mapping[str, tuple[bytes, str]], *, clients: int, seconds: float
+) -> dict[str, Load]:
+    """Load running services in turn, in short rounds, each with its body and content type; a first round warms up."""
+    loads = {name: Load() for name in services}
+    for number in range(ROUNDS + 1):
+        for name, service in services.items():
+            length = seconds / ROUNDS if number else min(seconds / ROUNDS, 1)
+            into = loads[name] if number else Load()
+            asyncio.run(load(service, *bodies[name], clients=clients, seconds=length, into=into))
+    return loads
+
+
 def measure(services: dict[str, Service], files: dict[str, bytes], seconds: float) -> dict[str, dict[str, Any]]:
     """Load running services with every picture and number of clients, in turn; a form each for the naive one."""
     results: dict[str, dict[str, Any]] = {
@@ -125,12 +139,7 @@ def measure(services: dict[str, Service], files: dict[str, bytes], seconds: floa
     for size, data in files.items():
         bodies = {name: _form(data) if name == "naive" else (data, "image/jpeg") for name in services}
         for clients in CLIENTS:
-            loads = {name: Load() for name in services}
-            for number in range(ROUNDS + 1):
-                for name, service in services.items():
-                    length = seconds / ROUNDS if number else min(seconds / ROUNDS, 1)  # the first warms up
-                    into = loads[name] if number else Load()
-                    asyncio.run(load(service, *bodies[name], clients=clients, seconds=length, into=into))
+            loads = load_in_turn(services, bodies, clients=clients, seconds=seconds)
             for name in services:
                 results[name][f"{size}, {clients}"] = loads[name].figures()
     for name, service in services.items():

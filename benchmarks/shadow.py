@@ -7,7 +7,6 @@ that other work on the machine hits all alike: compare them within a run only.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.client import START_S, Service, our_service
-from benchmarks.service import ROUNDS, Load, load, pictures
+from benchmarks.service import load_in_turn, pictures
 
 SIZE = "640x480"
 SHARES: dict[str, float | None] = {"off": None, "10 %": 0.1, "100 %": 1.0}
@@ -55,12 +54,7 @@ def measure(services: dict[str, Service], body: bytes, seconds: float) -> Result
     """Load running services with every number of clients, in turn."""
     results: Results = {name: {} for name in services}
     for clients in CLIENTS:
-        loads = {name: Load() for name in services}
-        for number in range(ROUNDS + 1):
-            for name, service in services.items():
-                length = seconds / ROUNDS if number else min(seconds / ROUNDS, 1)  # the first warms up
-                into = loads[name] if number else Load()
-                asyncio.run(load(service, body, "image/jpeg", clients=clients, seconds=length, into=into))
+        loads = load_in_turn(services, dict.fromkeys(services, (body, "image/jpeg")), clients=clients, seconds=seconds)
         for name in services:
             results[name][f"{clients}"] = loads[name].figures()
     for name, service in services.items():

@@ -13,7 +13,6 @@ def settings_of(
     The digest alone is not enough: models with the same network can differ in close-ups, scaling, thresholds and
     temperature. `imgsz` (px), `conf` and `min_face` (px) are the run's; None stands for the model's own.
     """
-    own = {"imgsz": imgsz, "conf": conf}
     return {
         "model": spec.digest,
         "min_face": min_face,
@@ -23,5 +22,6 @@ def settings_of(
         **spec.calibration.model_dump(mode="json"),
         "close_up": spec.close_up.model_dump(mode="json") if spec.close_up else None,
         "classifier": spec.classifier.model_dump(mode="json") if spec.classifier else None,
-        **{name: value for name, value in own.items() if value is not None},
+        "imgsz": imgsz or spec.input.imgsz,
+        "conf": spec.thresholds.conf if conf is None else conf,
     }
