@@ -74,7 +74,7 @@ async function name(model, faces, reduced) {
     }
     if (!seen.length) continue;
     const mean = classes.map((_, index) => seen.reduce((sum, scores) => sum + scores[index], 0) / seen.length);
-    face.probabilities = probabilitiesOf(mean, calibration.temperature);
+    face.probabilities = probabilitiesOf(mean, calibration);
   }
 }
 
@@ -91,7 +91,7 @@ async function look({ picture, conf }) {
   const faces = decode(output.data, output.dims[2], box, {
     classes: spec.classes.length,
     thresholds: spec.thresholds,
-    temperature: spec.calibration.temperature,
+    calibration: spec.calibration,
     conf: conf || spec.thresholds.conf,
   });
   times.push(performance.now());

@@ -205,9 +205,11 @@ function common(a, b) {
 const ios = (a, b) => common(a, b) / Math.max(Math.min(area(a), area(b)), 1e-9);
 const iou = (a, b) => common(a, b) / (area(a) + area(b) - common(a, b));
 
-// Softmax of the logarithms of scores, divided by the temperature.
-export function probabilitiesOf(scores, temperature) {
-  const logs = scores.map((score) => Math.log(Math.min(Math.max(score, LEAST_SCORE), 1)) / temperature);
+// Softmax of the logarithms of scores, divided by the temperature, plus the classes' biases where there are some.
+export function probabilitiesOf(scores, { temperature, bias }) {
+  const logs = scores.map(
+    (score, index) => Math.log(Math.min(Math.max(score, LEAST_SCORE), 1)) / temperature + (bias ? bias[index] : 0),
+  );
   const most = Math.max(...logs);
   const shares = logs.map((log) => Math.exp(log - most));
   const sum = shares.reduce((a, b) => a + b, 0);
@@ -216,7 +218,7 @@ export function probabilitiesOf(scores, temperature) {
 
 // Turns the network's answer, float32 [1, 4 + classes, anchors], into faces by falling confidence: box in px of the
 // picture [x1, y1, x2, y2], confidence, probabilities by class.
-export function decode(raw, anchors, box, { classes, thresholds, temperature, conf, maxFaces = 300 }) {
+export function decode(raw, anchors, box, { classes, thresholds, calibration, conf, maxFaces = 300 }) {
   const at = (row, anchor) => raw[row * anchors + anchor];
   let candidates = [];
   for (let anchor = 0; anchor < anchors; anchor += 1) {
@@ -243,7 +245,7 @@ export function decode(raw, anchors, box, { classes, thresholds, temperature, co
     if (!(area(xyxy) > 0)) continue; // wholly in the grey border
     if (thresholds.ios < 1 && faces.some((face) => ios(xyxy, face.xyxy) > thresholds.ios)) continue;
     const scores = Array.from({ length: classes }, (_, index) => at(4 + index, anchor));
-    faces.push({ xyxy, confidence, probabilities: probabilitiesOf(scores, temperature) });
+    faces.push({ xyxy, confidence, probabilities: probabilitiesOf(scores, calibration) });
   }
   return faces.slice(0, maxFaces);
 }
@@ -259,5 +261,5 @@ export function scoresOf(raw, anchors, classes, box) {
     const confidence = scores.reduce((a, b) => a + b, 0);
     if (confidence > most) [best, most] = [scores, confidence];
   }
-  return best && probabilitiesOf(best, 1);
+  return best && probabilitiesOf(best, { temperature: 1 });
 }

@@ -231,6 +231,7 @@ class Export(_Section):
     fallback_conf: Annotated[float, Field(gt=0, le=1)]
     iou: Share
     ios: Annotated[float, Field(gt=0, le=1)]
+    bias_prior: Annotated[float, Field(ge=0)]
     close_up: CloseUps
 
 

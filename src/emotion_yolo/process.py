@@ -10,6 +10,7 @@ from types import FrameType
 from emotion_yolo.errors import EmotionYoloError, StorageError
 
 _INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
+_pending = False
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -21,6 +22,8 @@ def run_process(main: Callable[[], object], *, interrupted: str) -> None:
     Raises:
         SystemExit: with an error's own exit code, or 130 after SIGINT or SIGTERM.
     """
+    global _pending
+    _pending = False
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding, or a name that is not UTF-8
             stream.reconfigure(errors="backslashreplace")
@@ -42,6 +45,16 @@ def run_process(main: Callable[[], object], *, interrupted: str) -> None:
         raise SystemExit(_INTERRUPTED) from error
 
 
+def raise_if_interrupted() -> None:
+    """Raise the interruption again if whatever ran when the signal came has swallowed it; for loops that run long.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM has come.
+    """
+    if _pending:
+        raise _Interrupted
+
+
 class _Interrupted(KeyboardInterrupt):
     """A class of its own: a plain one that passes through an `exec` of a string, which libraries call, makes
     `python -m` end by the signal after all, whatever exit code was asked for (CPython 3.11).
@@ -49,4 +62,6 @@ class _Interrupted(KeyboardInterrupt):
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    global _pending
+    _pending = True
     raise _Interrupted

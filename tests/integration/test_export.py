@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from emotion_yolo.errors import ModelError, ParityError
 from emotion_yolo.evaluation.metrics import assign
 from emotion_yolo.export.fitting import check_scale, predict
 from emotion_yolo.export.parity import check_parity, refuse_differences
-from emotion_yolo.inference.artefact import ModelSpec, checked_file, read_spec
+from emotion_yolo.inference.artefact import Calibration, ModelSpec, checked_file, read_spec
 from emotion_yolo.inference.backends import as_planes
 from emotion_yolo.inference.calibration import probabilities
 from emotion_yolo.inference.detector import Detector
@@ -171,13 +171,14 @@ def test_the_threshold_is_the_best_one_on_scenes(exported: Path) -> None:
     assert 0.01 < report["conf"] < 1
 
 
-def test_the_temperature_is_the_likeliest_one_on_the_crops_found(exported: Path) -> None:
-    report = report_of(exported)
-    temperature = spec_of(exported).calibration.temperature
-    assert temperature == report["temperature"] != 1.0
+def test_the_calibration_is_the_likeliest_one_on_the_crops_found(exported: Path) -> None:
+    report, fitted = report_of(exported), spec_of(exported).calibration
+    assert fitted.temperature == report["temperature"] != 1.0
+    assert fitted.bias is not None
+    assert list(fitted.bias) == report["bias"]
+    assert any(fitted.bias)
     # Fitted at temperature 1, to which the mean over a close-up and its mirror image is taken back only nearly.
-    spec = spec_of(exported)
-    plain = spec.model_copy(update={"calibration": spec.calibration.model_copy(update={"temperature": 1.0})})
+    plain = spec_of(exported).model_copy(update={"calibration": Calibration()})
     detector = Detector.load(exported / EXPORT, spec=plain)
     found, truth = [], []
     for sample in read_crops(exported / PREPARED, "valid"):
@@ -187,13 +188,29 @@ def test_the_temperature_is_the_likeliest_one_on_the_crops_found(exported: Path)
             found.append(answer.probabilities[finder])
             truth.append(sample.labels.cls[0])
     assert len(found) == report["valid_faces_found"] > 0
+    prior = load_params(exported / "params.yaml").export.bias_prior
 
-    def surprise(divided_by: float) -> float:
-        tempered = probabilities(np.stack(found), temperature=divided_by)
-        return float(-np.log(tempered[np.arange(len(truth)), truth]).mean())
+    def loss(temperature: float, bias: Sequence[float]) -> float:
+        shares = probabilities(np.stack(found), temperature=temperature, bias=bias)
+        surprise = -np.log(shares[np.arange(len(truth)), truth])
+        return float(surprise.sum() + prior / 2 * np.square(bias).sum())
 
-    others = [t for t in (0.9 * temperature, 1.1 * temperature) if t <= 20]  # the fit looks no further
-    assert surprise(temperature) <= min(map(surprise, others))
+    least = loss(fitted.temperature, fitted.bias)
+    for temperature in (0.9 * fitted.temperature, 1.1 * fitted.temperature):
+        assert least <= loss(min(temperature, 20), fitted.bias)  # the fit looks no further
+    for index in range(len(NAMES)):
+        for shift in (-0.05, 0.05):
+            bias = [value + shift * (place == index) for place, value in enumerate(fitted.bias)]
+            assert least <= loss(fitted.temperature, bias)
+
+
+def test_without_a_prior_there_is_a_temperature_and_no_bias(project: Path) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["export"]["bias_prior"] = 0
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    run(project)
+    assert spec_of(project).calibration.bias is None
+    assert spec_of(project).calibration.temperature == report_of(project)["temperature"] != 1.0
 
 
 def test_without_scenes_the_threshold_is_chosen_on_crops_and_the_network_is_the_same(project: Path) -> None:

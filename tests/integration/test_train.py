@@ -67,10 +67,10 @@ def epochs_of(root: Path) -> list[int]:
 
 
 def wait_for(path: Path, lines: int) -> None:
-    for _ in range(1200):
+    for _ in range(6000):
         if path.is_file() and len(path.read_text().splitlines()) >= lines:
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise AssertionError(f"{path} never reached {lines} lines")
 
 
@@ -160,7 +160,7 @@ def test_the_result_is_averaged_with_the_starting_weights(trained: Path, tmp_pat
 
 
 def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    root = project(tmp_path, epochs=6, amp="bf16", cls_pw=0.3)
+    root = project(tmp_path, epochs=14, amp="bf16", cls_pw=0.3)  # so many that none is over before the signal comes
     for how, returned in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
         process = start(root)
         (folder,) = _checkpoint_folders(root)
@@ -171,14 +171,18 @@ def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -
         _, errors = process.communicate(timeout=60)
         assert process.returncode == returned, errors
         assert not (root / "models/trained/weights.pt").exists()
+        # With several GPUs, Ultralytics begins by removing its folder; the data must not lie in it.
+        arguments = yaml.safe_load((folder / "run/args.yaml").read_text())
+        assert Path(arguments["data"]).is_file()
+        assert Path(arguments["save_dir"]) not in Path(arguments["data"]).parents
         shutil.rmtree(root / "models")  # as DVC deletes outs before a stage runs
         shutil.rmtree(root / "reports", ignore_errors=True)
     done = journal.read_text().splitlines()
     process = start(root)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert re.search(r"train: resuming after epoch [1-6] of 6 of 8 pictures", errors)
-    assert epochs_of(root) == [1, 2, 3, 4, 5, 6]
+    assert re.search(r"train: resuming after epoch [0-9]+ of 14 of 8 pictures", errors)
+    assert epochs_of(root) == list(range(1, 15))
     curve = (root / "reports/train/plots/metrics/train_box_loss.tsv").read_text()
     for line in done[:-1]:  # of the last one the checkpoint may be missing, then it is trained again
         assert repr(json.loads(line)["metrics"]["train_box_loss"]) in curve

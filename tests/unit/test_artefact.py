@@ -50,6 +50,7 @@ def test_a_folder_without_a_model_says_which_folders_hold_one(tmp_path: Path) ->
         ({"thresholds": {"conf": 0.0, "iou": 0.5}}, r"thresholds\.conf"),  # as exports that did not finish once left
         ({"input": {"imgsz": 100}}, r"input\.imgsz"),
         ({"calibration": {"temperature": 0}}, r"calibration\.temperature"),
+        ({"calibration": {"bias": [0.5, -0.5]}}, "bias has 2 numbers, expected 8"),
     ],
 )
 def test_a_spec_that_cannot_be_served_is_refused(

@@ -1,7 +1,10 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from emotion_yolo.export.bias import fit_bias
 from emotion_yolo.inference.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -10,12 +13,16 @@ from emotion_yolo.inference.calibration import (
     reliability_curve,
 )
 
+BIAS = np.asarray([0.8, -0.6, 0.4, -0.4, 0.2, -0.2, 0.1, -0.3])
 
-def sampled(count: int, temperature: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw scores, and labels that follow their probabilities at `temperature`."""
+
+def sampled(
+    count: int, temperature: float, bias: Sequence[float] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Draw scores, and labels that follow their probabilities at `temperature` with `bias`."""
     rng = np.random.default_rng(3)
     scores = (1 / (1 + np.exp(-rng.normal(-2, 2, (count, 8))))).astype(np.float32)
-    shares = probabilities(scores, temperature=temperature).cumsum(axis=1)
+    shares = probabilities(scores, temperature=temperature, bias=bias).cumsum(axis=1)
     return scores, (rng.random((count, 1)) > shares).sum(axis=1).clip(0, 7)
 
 
@@ -67,6 +74,55 @@ def test_scores_that_are_never_wrong_get_the_lowest_temperature_and_chance_the_h
 def test_a_temperature_needs_a_label_for_each_face(rows: int, labels: int) -> None:
     with pytest.raises(ValueError, match=f"got {rows} rows of scores and {labels} labels"):
         fit_temperature(np.full((rows, 8), 0.5, np.float32), np.zeros(labels, np.int64))
+
+
+def test_a_bias_multiplies_the_odds_of_its_class() -> None:
+    scores = np.full((1, 8), 0.25, np.float32)
+    shares = probabilities(scores, temperature=0.5, bias=[np.log(3), *[0.0] * 7])[0]
+    assert shares.tolist() == pytest.approx([0.3, *[0.1] * 7])
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
+def test_the_temperature_and_the_biases_that_labels_were_drawn_with_are_found(temperature: float) -> None:
+    scores, labels = sampled(20_000, temperature, BIAS)
+    fitted, bias = fit_bias(scores, labels, np.ones(20_000), prior=1.0)
+    assert fitted == pytest.approx(temperature, rel=0.05)
+    assert bias - bias.mean() == pytest.approx(BIAS - BIAS.mean(), abs=0.12)
+
+
+def test_without_faces_that_tell_the_biases_stay_at_the_prior() -> None:
+    scores, labels = sampled(40, 1.0, BIAS)
+    loose, tight = (np.abs(fit_bias(scores, labels, np.ones(40), prior=prior)[1]).max() for prior in (0.1, 1e4))
+    assert tight < 0.01 < loose
+    strict = fit_bias(scores, labels, np.ones(40), prior=1e9)[0]
+    assert strict == pytest.approx(fit_temperature(scores, labels), rel=1e-3)
+
+
+def test_faces_count_by_their_weights() -> None:
+    scores, labels = sampled(300, 1.0, BIAS)
+    counts = np.arange(300) % 3
+    repeated = np.repeat(np.arange(300), counts)
+    expected = fit_bias(scores[repeated], labels[repeated], np.ones(len(repeated)), prior=5.0)
+    got = fit_bias(scores, labels, counts.astype(np.float64), prior=5.0)
+    assert got[0] == pytest.approx(expected[0], rel=1e-6)
+    assert got[1] == pytest.approx(expected[1], abs=1e-6)
+
+
+def test_scores_that_are_never_wrong_keep_the_fit_within_its_bounds() -> None:
+    scores, _ = sampled(300, 1.0)
+    temperature, bias = fit_bias(scores, scores.argmax(axis=1), np.ones(300), prior=1.0)
+    assert temperature == pytest.approx(0.05, rel=0.05)
+    assert np.isfinite(bias).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "weights", "prior"), [(0, 0, 0, 1), (2, 1, 2, 1), (2, 2, 1, 1), (2, 2, 2, 0)]
+)
+def test_biases_need_a_label_and_a_weight_for_each_face_and_a_prior(
+    rows: int, labels: int, weights: int, prior: float
+) -> None:
+    with pytest.raises(ValueError, match=f"got {rows} rows of scores, {labels} labels and {weights} weights"):
+        fit_bias(np.full((rows, 8), 0.5, np.float32), np.zeros(labels, np.int64), np.ones(weights), prior=prior)
 
 
 def test_calibration_error_is_the_gap_between_claim_and_accuracy() -> None:

@@ -9,7 +9,7 @@ from emotion_yolo.inference.artefact import CloseUp, read_spec
 from emotion_yolo.inference.close_up import MAX_UPSCALE, cut_out, mirrored, scores_of
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.structures.detections import Detections
-from emotion_yolo.structures.emotions import Emotion
+from emotion_yolo.structures.emotions import NAMES, Emotion
 from tests.builders import CELL, COLOURS, GREY, Image, exported_model
 
 GIVEN = CloseUp(faces=2, side=96, face=32)
@@ -131,6 +131,18 @@ def test_faces_take_their_names_from_close_ups(plain: Path, backend: str) -> Non
     assert named.confidence.tolist() == blank.confidence.tolist()
     # Tempered by 2 like the first look: without it the share would be 0.9998 or more.
     assert 0.98 < named.probabilities[0].max() < 0.996
+
+
+def test_names_from_close_ups_are_biased_as_those_of_the_first_look_are(plain: Path) -> None:
+    box = (20, 20, 212, 212)
+    image = scene(300, 300, {box: Emotion.HAPPY})
+    spec = read_spec(plain).model_copy(update={"close_up": GIVEN})
+    bias = tuple(40.0 if name == "sad" else 0.0 for name in NAMES)
+    biased = spec.model_copy(update={"calibration": spec.calibration.model_copy(update={"bias": bias})})
+    detector = Detector.load(plain, spec=biased, threads=1)
+    assert detector.name(found(image, box), image).emotions == [Emotion.SAD]
+    first = Detector.load(plain, spec=biased, threads=1, close_ups=False).predict(image)
+    assert set(first.emotions) == set(detector.predict(image).emotions) == {Emotion.SAD}
 
 
 def test_only_the_most_confident_faces_are_looked_at(plain: Path) -> None:

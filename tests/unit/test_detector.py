@@ -222,6 +222,15 @@ def test_a_higher_temperature_makes_probabilities_less_sure_and_changes_nothing_
     assert (warm.confidence, warm.emotions) == (cold.confidence, cold.emotions)
 
 
+def test_a_bias_changes_names_and_neither_boxes_nor_confidence() -> None:
+    raw = answer([[20, 20, 10, 10]], [[0.3, 0.35, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01]])
+    plain = decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1)
+    biased = decode(raw, WHOLE, conf=0.1, iou=0.5, temperature=1, bias=[0.5, *[0.0] * 7])
+    assert (plain.emotions, biased.emotions) == ([Emotion.CONTEMPT], [Emotion.ANGER])
+    assert biased.confidence == plain.confidence
+    assert biased.xyxy.tolist() == plain.xyxy.tolist()
+
+
 def test_equal_confidences_keep_the_networks_order() -> None:
     boxes = [[10.0 + 20 * i, 10, 10, 10] for i in range(4)]
     found = decode(answer(boxes, [score(Emotion.SAD, 0.5)] * 4), WHOLE, conf=0.1, iou=0.5, temperature=1)

@@ -12,7 +12,7 @@ from emotion_yolo.evaluation.metrics import Measured
 from emotion_yolo.evaluation.model_card import UsedSet, model_card, used_sets
 from emotion_yolo.evaluation.outcomes import Outcome, match_faces
 from emotion_yolo.evaluation.robustness import ConditionMetrics, Robustness
-from emotion_yolo.inference.artefact import ModelSpec, read_spec
+from emotion_yolo.inference.artefact import CloseUp, ModelSpec, read_spec
 from emotion_yolo.params import Evaluate
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.structures.emotions import NAMES
@@ -85,6 +85,17 @@ def card(
         faces=match_faces(outcomes),
     )
     return model_card(evaluation, used)
+
+
+def test_the_card_says_how_faces_are_named(spec: ModelSpec) -> None:
+    plain = card(spec, CROPS)
+    assert "close-ups of" not in plain
+    assert "| Biases of the classes, fitted on valid | none |" in plain
+    fitted = spec.calibration.model_copy(update={"bias": (-0.5, 0.25, *[0.0] * 6)})
+    biased = spec.model_copy(update={"calibration": fitted, "close_up": CloseUp(faces=2, side=160, face=120)})
+    text = card(biased, CROPS)
+    assert "any multiple of 32 px works; close-ups of 160 px, faces 120 px high or wide |" in text
+    assert "| anger -0.50, contempt +0.25, disgust +0.00," in text
 
 
 def test_every_metric_stands_with_its_conditions(spec: ModelSpec) -> None:

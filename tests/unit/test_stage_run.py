@@ -3,11 +3,13 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from emotion_yolo.errors import ParityError
+from emotion_yolo.process import raise_if_interrupted
 from emotion_yolo.stages import run_stage
 
 
@@ -69,6 +71,24 @@ def test_sigterm_lets_a_stage_clean_up_and_says_how_it_goes_on(
         run_stage(stage, **told)
     assert (exit_.value.code, cleaned) == (130, [True])
     assert capsys.readouterr().err == f"interrupted; {said}\n"
+
+
+def test_an_interruption_that_a_library_has_swallowed_is_raised_by_the_next_look() -> None:
+    looked = []
+
+    def stage() -> None:
+        raise_if_interrupted()  # nothing has come
+        with suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        looked.append(True)
+        raise_if_interrupted()
+        looked.append(False)
+
+    for _ in range(2):  # a second stage of the same process begins anew
+        with pytest.raises(SystemExit) as exit_:
+            run_stage(stage)
+        assert exit_.value.code == 130
+    assert looked == [True, True]
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])

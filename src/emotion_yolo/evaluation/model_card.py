@@ -29,7 +29,8 @@ from emotion_yolo.inference.artefact import File, ModelSpec
 CARD_NAME = "MODEL_CARD.md"
 
 _SUMMARY = """Finds the faces in a picture and classifies the expression of each as one of eight, in one pass of one
-YOLO network. The stage `evaluate` writes this card from its own measurements of the exported artefact."""
+YOLO network, which may look at each face once more in a close-up. The stage `evaluate` writes this card from its own
+measurements of the exported artefact."""
 
 _USE = """## Intended use
 
@@ -120,16 +121,18 @@ def list_files(files: Iterable[File]) -> str:
 
 
 def _details(spec: ModelSpec) -> str:
+    given, fitted = spec.close_up, spec.calibration
+    shown = [f"RGB, scaled to fit a square of {spec.input.imgsz} px", f"any multiple of {spec.input.stride} px works"]
+    close_ups = [f"close-ups of {given.side} px, faces {given.face} px high or wide"] if given else []
+    biases = [f"{name} {value:+.2f}" for name, value in zip(spec.classes, fitted.bias or (), strict=False)]
     rows = [
         ("Classes", ", ".join(spec.classes)),
-        (
-            "Input",
-            f"RGB, scaled to fit a square of {spec.input.imgsz} px; any multiple of {spec.input.stride} px works",
-        ),
+        ("Input", "; ".join([*shown, *close_ups])),
         ("Output", "per face: box, confidence that it is a face, probabilities of the eight expressions given a face"),
         ("Files", list_files(spec.files.values())),
         ("Thresholds, chosen on valid", _thresholds(spec)),
-        ("Temperature, fitted on valid", f"{spec.calibration.temperature:.3f}"),
+        ("Temperature, fitted on valid", f"{fitted.temperature:.3f}"),
+        ("Biases of the classes, fitted on valid", ", ".join(biases) or "none"),
         ("Licence", f"{spec.licence}, as that of Ultralytics' YOLO; the terms of the data below apply as well"),
         ("Data", f"`{spec.lineage.data}` (DVC's digest of `data/`)"),
         ("Parameters", f"`{spec.lineage.params}` (SHA-256)"),

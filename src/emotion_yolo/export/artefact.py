@@ -64,11 +64,11 @@ def export(
         scene_imgsz=params.evaluate.scene_imgsz,
         train_imgsz=params.train.imgsz,
         fallback_conf=params.export.fallback_conf,
+        bias_prior=params.export.bias_prior,
     )
     _write_report(report, {**content, **fitted.report, "warnings": list(fitted.warnings)})
     thresholds = spec.thresholds.model_copy(update={"conf": fitted.conf})
-    calibration = Calibration(temperature=fitted.temperature)
-    spec = spec.model_copy(update={"thresholds": thresholds, "calibration": calibration})
+    spec = spec.model_copy(update={"thresholds": thresholds, "calibration": fitted.calibration})
     write_spec(out, spec)
     for warning in fitted.warnings:
         say("export", f"warning: {warning}")
@@ -76,7 +76,8 @@ def export(
     differs = max(difference["score"] for difference in parity.values())
     say("export", f"{out}: version {spec.version}, {size:.1f} MiB, weights stored in {storage}")
     say("export", f"class scores within {differs:.1e} of PyTorch's, tolerance {params.export.parity:g}")
-    say("export", f"conf {fitted.conf:g} from {fitted.report['conf_chosen_on']}, temperature {fitted.temperature:g}")
+    temperature = f"temperature {fitted.calibration.temperature:g}"
+    say("export", f"conf {fitted.conf:g} from {fitted.report['conf_chosen_on']}, {temperature}")
     return spec
 
 

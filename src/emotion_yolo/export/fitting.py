@@ -1,15 +1,23 @@
-"""Threshold and temperature of an exported network, fitted on the valid split; test pictures are not used."""
+"""Threshold and calibration of an exported network, fitted on the valid split; test pictures are not used."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion_yolo.data.prepared import Sample, decoded
 from emotion_yolo.evaluation.metrics import Pair, assign, best_confidence, best_point, rank_faces
-from emotion_yolo.inference.artefact import ModelSpec
-from emotion_yolo.inference.calibration import expected_calibration_error, fit_temperature, probabilities
+from emotion_yolo.export.bias import fit_bias
+from emotion_yolo.inference.artefact import Calibration, ModelSpec
+from emotion_yolo.inference.calibration import (
+    FloatArray,
+    expected_calibration_error,
+    fit_temperature,
+    probabilities,
+)
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.progress import counting
 
@@ -20,10 +28,10 @@ _SCALE_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Fitted:
-    """Threshold, temperature and report fitted on the valid split."""
+    """Threshold, calibration and report fitted on the valid split."""
 
     conf: float
-    temperature: float
+    calibration: Calibration
     report: dict[str, object]
     warnings: tuple[str, ...]
 
@@ -37,12 +45,14 @@ def fit(
     scene_imgsz: int,
     train_imgsz: int,
     fallback_conf: float,
+    bias_prior: float,
 ) -> Fitted:
-    """Choose the confidence threshold and the temperature on valid.
+    """Choose the confidence threshold and the calibration on valid.
 
     The threshold is that of the best face F1 on scenes, since they show more than faces; on
     the crops where there are no scenes, or none of their faces is found; `fallback_conf` for a network that finds no
-    face at all. The temperature is fitted to the emotions of the crops' faces that were found; without any it is 1.
+    face at all. Temperature and biases are fitted to the emotions of the crops' faces that were found, each set
+    counting alike; without any they are 1 and none, and with a `bias_prior` of 0 there are no biases (see `fit_bias`).
     """
     warnings: list[str] = []
     crop_detector = Detector.load(folder, spec=spec)
@@ -59,23 +69,34 @@ def fit(
     if chosen_on == "fallback":
         warnings.append(f"the threshold is export.fallback_conf, {conf:g}; the network has hardly learnt: train longer")
     found = [
-        (detections.probabilities[finder], cls)
-        for detections, labels in pairs
+        (detections.probabilities[finder], cls, sample.set)
+        for sample, (detections, labels) in zip(valid, pairs, strict=True)
         for finder, cls in zip(assign(detections, labels), labels.cls, strict=True)
         if finder >= 0
     ]
     report: dict[str, object] = {"conf": conf, "conf_chosen_on": chosen_on, "valid_faces_found": len(found)}
-    temperature = 1.0
+    calibration = Calibration()
     if found:
-        at_one, truth = np.stack([p for p, _ in found]), np.asarray([cls for _, cls in found])
-        # At temperature 1 probabilities are the scores times a factor, to which the temperature is invariant.
-        temperature = round(fit_temperature(at_one, truth), 4)
-        calibrated = probabilities(at_one, temperature=temperature)
+        # At temperature 1 probabilities are the scores times a factor, to which the fit is invariant.
+        at_one, truth = np.stack([row for row, _, _ in found]), np.asarray([cls for _, cls, _ in found])
+        calibration = _calibration(at_one, truth, [name for _, _, name in found], prior=bias_prior)
+        calibrated = probabilities(at_one, temperature=calibration.temperature, bias=calibration.bias)
         report["valid_ece_before"] = round(expected_calibration_error(at_one, truth), 5)
         report["valid_ece"] = round(expected_calibration_error(calibrated, truth), 5)
-    report["temperature"] = temperature
+        report["valid_top1_before"] = round(float((at_one.argmax(axis=1) == truth).mean()), 5)
+        report["valid_top1"] = round(float((calibrated.argmax(axis=1) == truth).mean()), 5)
+    report |= calibration.model_dump(mode="json")
     scale, warning = check_scale(folder, spec, valid, pairs, train_imgsz=train_imgsz)
-    return Fitted(conf, temperature, report | scale, (*warnings, *([warning] if warning else [])))
+    return Fitted(conf, calibration, report | scale, (*warnings, *([warning] if warning else [])))
+
+
+def _calibration(scores: FloatArray, truth: NDArray[np.int64], sets: Sequence[str], *, prior: float) -> Calibration:
+    if not prior:
+        return Calibration(temperature=round(fit_temperature(scores, truth), 4))
+    counts = Counter(sets)
+    weights = np.asarray([len(sets) / len(counts) / counts[name] for name in sets])
+    temperature, bias = fit_bias(scores, truth, weights, prior=prior)
+    return Calibration(temperature=round(temperature, 4), bias=tuple(round(float(value), 4) for value in bias))
 
 
 def check_scale(

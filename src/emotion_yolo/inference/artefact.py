@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from emotion_yolo.digests import sha256_of
 from emotion_yolo.errors import ModelError
@@ -70,6 +70,14 @@ class Calibration(_Part):
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Divides the logarithms of the emotion scores before the softmax."""
+    bias: tuple[FiniteFloat, ...] | None = None
+    """One number for each of the eight classes, added to the divided logarithms; missing where none were fitted."""
+
+    @model_validator(mode="after")
+    def _a_bias_for_each_class(self) -> "Calibration":
+        if self.bias is not None and len(self.bias) != len(NAMES):
+            raise ValueError(f"bias has {len(self.bias)} numbers, expected {len(NAMES)}")
+        return self
 
 
 class SecondStage(_Part):

@@ -1,5 +1,6 @@
 """From class scores to probabilities of the eight emotions, given a face; and their calibration error."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 _EPS = 1e-7
-_TEMPERATURES = (0.05, 20.0)
+TEMPERATURES = (0.05, 20.0)
+"""The least and the largest temperature that is fitted."""
 
 
 def log_scores(scores: FloatArray) -> NDArray[np.float64]:
@@ -16,13 +18,16 @@ def log_scores(scores: FloatArray) -> NDArray[np.float64]:
     return np.log(np.clip(scores.astype(np.float64), _EPS, 1))
 
 
-def probabilities(scores: FloatArray, *, temperature: float) -> FloatArray:
-    """Turn [N, 8] class scores in 0-1 into [N, 8] probabilities whose rows sum to 1: softmax(log score / temperature).
+def probabilities(scores: FloatArray, *, temperature: float, bias: Sequence[float] | None = None) -> FloatArray:
+    """Turn [N, 8] class scores in 0-1 into [N, 8] probabilities: softmax(log score / temperature + bias).
 
-    At temperature 1 these are the scores' shares in their sum. Logarithms and not logits: a face has one expression,
-    so that its eight scores share out one confidence, and shares of scores come close to calibrated by themselves.
+    At temperature 1 without `bias` [8] these are the scores' shares in their sum. Logarithms and not logits: a face has
+    one expression, so that its eight scores share out one confidence, and shares of scores come close to calibrated by
+    themselves.
     """
     z = log_scores(scores) / temperature
+    if bias is not None:
+        z += np.asarray(bias, np.float64)
     z -= z.max(axis=1, keepdims=True)
     e = np.exp(z)
     shares: FloatArray = (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -44,7 +49,7 @@ def fit_temperature(scores: FloatArray, labels: NDArray[np.int64]) -> float:
         )
     z = log_scores(scores)
     of_label = z[np.arange(len(z)), labels].mean()
-    low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
     for _ in range(60):
         middle = (low + high) / 2
         expected = (probabilities(scores, temperature=1 / middle).astype(np.float64) * z).sum(axis=1).mean()

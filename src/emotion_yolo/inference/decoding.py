@@ -1,5 +1,7 @@
 """From the network's raw output to detections: confidence, non-maximum suppression, probabilities."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ def decode(
     conf: float,
     iou: float,
     temperature: float,
+    bias: Sequence[float] | None = None,
     ios: float = 1.0,
     max_faces: int = MAX_FACES,
 ) -> Detections:
@@ -57,7 +60,7 @@ def decode(
     return Detections(
         xyxy[visible],
         confidence[kept],
-        probabilities(scores[kept], temperature=temperature),
+        probabilities(scores[kept], temperature=temperature, bias=bias),
         box.image_wh,
     )
 

@@ -122,6 +122,7 @@ class Detector:
             iou=thresholds.iou if iou is None else iou,
             ios=thresholds.ios if ios is None else ios,
             temperature=self.spec.calibration.temperature,
+            bias=self.spec.calibration.bias,
             max_faces=max_faces,
         )
 
@@ -131,7 +132,7 @@ class Detector:
         `image` is the RGB picture [H, W, 3], decoded `factor` times smaller than the one that `found` is of. A face
         that the network does not see in its close-up keeps its probabilities.
         """
-        given = self.spec.close_up
+        given, fitted = self.spec.close_up, self.spec.calibration
         if not given or not len(found):
             return found
         renamed = found.probabilities.copy()
@@ -143,7 +144,7 @@ class Detector:
             scores = [scores for answer in answers if (scores := scores_of(answer, box)) is not None]
             if scores:
                 mean = np.mean(scores, axis=0, keepdims=True)
-                renamed[row] = probabilities(mean, temperature=self.spec.calibration.temperature)[0]
+                renamed[row] = probabilities(mean, temperature=fitted.temperature, bias=fitted.bias)[0]
         on_phase("postprocess")
         return found.renamed(renamed, found.names)
 

@@ -11,6 +11,7 @@ from emotion_yolo.expression.baselines import baseline, training_faces, weights_
 from emotion_yolo.expression.networks import build, save
 from emotion_yolo.expression.training import Epoch, fingerprint, train_classifier
 from emotion_yolo.params import load_params
+from emotion_yolo.process import raise_if_interrupted
 from emotion_yolo.progress import say
 from emotion_yolo.stages import run_stage
 from emotion_yolo.tracking.curves import Curves
@@ -45,6 +46,7 @@ def main(name: str) -> None:
             tracker.log_epoch(epoch.number, {**epoch.metrics(), "seconds": epoch.seconds})
             of = f"epoch {epoch.number} of {fitting.epochs}, {epoch.seconds:.0f} s"
             say(f"classify@{name}", f"{of}: loss {epoch.loss:.3f}, valid top-1 {epoch.valid_top1:.3f}")
+            raise_if_interrupted()
 
         net = train_classifier(net, train, valid, fitting, checkpoint=checkpoint, on_epoch=on_epoch)
         save(net, out)

@@ -5,6 +5,7 @@ import shutil
 from emotion_yolo import paths
 from emotion_yolo.digests import sha256_of
 from emotion_yolo.params import load_params
+from emotion_yolo.process import raise_if_interrupted
 from emotion_yolo.progress import say
 from emotion_yolo.stages import run_stage
 from emotion_yolo.tracking.curves import Curves
@@ -21,7 +22,8 @@ def main() -> None:
     params = load_params()
     setup = check(params.train)
     folder = paths.CHECKPOINTS / fingerprint(params.train, paths.PREPARED)
-    resume = (folder / RESUME_NAME).exists()
+    run = folder / "run"  # of Ultralytics, which removes it before a training on several GPUs
+    resume = (run / RESUME_NAME).exists()
     data = write_view(paths.PREPARED, folder / "view", params.train)
     weights, wandb = paths.TRAINED / paths.WEIGHTS_NAME, {"record": folder / "wandb.json", "wandb_dir": paths.WANDB}
     lineage = {"data": data_digest(paths.DATA_PIN), "revision": git_revision(), "environment": setup.environment}
@@ -34,8 +36,9 @@ def main() -> None:
         def on_epoch(epoch: Epoch) -> None:
             curves.log_epoch(epoch.number, epoch.metrics, best=epoch.best)
             tracker.log_epoch(epoch.number, {**epoch.metrics, **epoch.costs})
+            raise_if_interrupted()
 
-        trained = train(data, params.train, checkpoints=folder, setup=setup, on_epoch=on_epoch)
+        trained = train(data, params.train, checkpoints=run, setup=setup, on_epoch=on_epoch)
         save_weights(trained.weights, weights, start=params.train.weights, alpha=params.train.wise_ft_alpha)
         for path in copy_pictures(trained, paths.TRAIN_SAMPLES):
             tracker.log_image(path.stem, path)

@@ -1,0 +1,39 @@
+"""The calibration of a network together with a bias for each class."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from emotion_yolo.inference.calibration import TEMPERATURES, FloatArray, log_scores
+
+
+def fit_bias(
+    scores: FloatArray, labels: NDArray[np.int64], weights: NDArray[np.float64], *, prior: float
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the temperature (0.05 to 20) and the classes' bias [8] of least negative log-likelihood.
+
+    For [N, 8] scores in 0-1, [N] labels and [N] weights: bias-corrected temperature scaling (Alexandari et al.,
+    arXiv:1901.06852), see `calibration.probabilities`. It undoes that a network names some emotions too often, because
+    its training drew them alike or its losses favour them. `prior` is the precision of a normal prior around no bias,
+    by which that of an emotion with few faces stays near 0.
+
+    Raises:
+        ValueError: no faces, not a label and a weight for each, or a prior that is not positive.
+    """
+    if not len(scores) or not len(scores) == len(labels) == len(weights) or prior <= 0:
+        given = f"{len(scores)} rows of scores, {len(labels)} labels and {len(weights)} weights, prior {prior:g}"
+        raise ValueError(f"got {given}; expected as many of each, at least one, and a prior above 0")
+    z, truth = log_scores(scores), np.eye(scores.shape[1])[labels]
+
+    def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logs = log_softmax(theta[0] * z + theta[1:], axis=1)
+        away = weights[:, None] * (np.exp(logs) - truth)
+        value = -(weights[:, None] * truth * logs).sum() + prior / 2 * np.square(theta[1:]).sum()
+        return float(value), np.asarray([(away * z).sum(), *(away.sum(axis=0) + prior * theta[1:])])
+
+    # Convex in 1 / temperature and the biases together.
+    start = np.eye(1 + scores.shape[1])[0]
+    bounds = [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0]), *[(-np.inf, np.inf)] * scores.shape[1]]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-8})
+    return float(1 / found.x[0]), np.asarray(found.x[1:])
