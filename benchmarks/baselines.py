@@ -373,10 +373,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = [contender for folder in folders for contender in contenders(folder, threads=1)]
     sizes = {name: getattr(chosen, name) for name in ("most", "scenes", "robustness", "resamples")}
     rows = list(rows_of(asked, chosen.prepared, **sizes))
-    costs = [cost for folder in folders for cost in cost_of(folder, chosen.prepared)]
-    text = table(rows, costs)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    (chosen.out / "table.md").write_text(text + "\n", "utf-8")
+    chosen.out.mkdir(parents=True, exist_ok=True)  # before the costs, so that nothing is lost if they fail
     with (chosen.out / "rows.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
@@ -385,6 +382,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in rows:
             limits = [(row.measures.get(m, ""), *row.intervals.get(m, ("", ""))) for m in MEASURES]
             writer.writerow((row.model, row.crops, row.set, row.faces, *(value for three in limits for value in three)))
+    costs = [cost for folder in folders for cost in cost_of(folder, chosen.prepared)]
+    text = table(rows, costs)
+    (chosen.out / "table.md").write_text(text + "\n", "utf-8")
     print(text)
 
 
