@@ -284,7 +284,9 @@ def rows_of(
 def cost_of(folder: Path, prepared: Path) -> Iterator[Cost]:
     """Yield what a model costs, and what it does without alignment."""
     tiles = [read_rgb(sample.image) for sample in read_crops(prepared, "test")[: max(FACES)]]
-    run = paths.CLASSIFIERS / folder.name / paths.RUN.name
+    run = (
+        folder.resolve().parents[1] / paths.CLASSIFIERS.name / folder.name / paths.RUN.name
+    )  # as the stages lay them out
     for contender in contenders(folder):
         model = contender.model
         latency = {

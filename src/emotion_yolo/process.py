@@ -10,8 +10,9 @@ from types import FrameType
 from emotion_yolo.errors import EmotionYoloError, StorageError
 
 _INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
-_pending = False
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
+
+_pending = False  # an interruption has come
 
 
 def run_process(main: Callable[[], object], *, interrupted: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion_yolo.export.bias import fit_bias
+from emotion_yolo.export.bias import fit_bias, fit_calibration
 from emotion_yolo.inference.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -106,6 +106,28 @@ def test_faces_count_by_their_weights() -> None:
     got = fit_bias(scores, labels, counts.astype(np.float64), prior=5.0)
     assert got[0] == pytest.approx(expected[0], rel=1e-6)
     assert got[1] == pytest.approx(expected[1], abs=1e-6)
+
+
+def test_every_set_counts_alike_however_few_faces_it_has() -> None:
+    scores, labels = sampled(400, 1.0, BIAS)
+    few, many = (scores[:40], labels[:40]), (scores[40:], labels[40:])
+    repeated = fit_calibration(
+        np.concatenate([np.repeat(few[0], 9, axis=0), many[0]]),
+        np.concatenate([np.repeat(few[1], 9), many[1]]),
+        ["few"] * 360 + ["many"] * 360,
+        prior=20.0 * 720 / 400,
+    )
+    got = fit_calibration(scores, labels, ["few"] * 40 + ["many"] * 360, prior=20.0)
+    assert got.bias == pytest.approx(repeated.bias, abs=2e-4)
+    assert got.temperature == pytest.approx(repeated.temperature, abs=2e-4)
+    assert got != fit_calibration(scores, labels, ["one"] * 400, prior=20.0)
+
+
+def test_without_a_prior_the_calibration_is_a_temperature() -> None:
+    scores, labels = sampled(400, 1.5, BIAS)
+    fitted = fit_calibration(scores, labels, ["one"] * 400, prior=0)
+    assert fitted.bias is None
+    assert fitted.temperature == pytest.approx(fit_temperature(scores, labels), abs=1e-4)
 
 
 def test_scores_that_are_never_wrong_keep_the_fit_within_its_bounds() -> None:

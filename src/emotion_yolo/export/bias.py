@@ -1,11 +1,28 @@
-"""The calibration of a network together with a bias for each class."""
+"""The calibration of a network: a temperature, and a bias for each class."""
+
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from emotion_yolo.inference.calibration import TEMPERATURES, FloatArray, log_scores
+from emotion_yolo.inference.artefact import Calibration
+from emotion_yolo.inference.calibration import TEMPERATURES, FloatArray, fit_temperature, log_scores
+
+
+def fit_calibration(scores: FloatArray, labels: NDArray[np.int64], sets: Sequence[str], *, prior: float) -> Calibration:
+    """Fit temperature and biases to [N, 8] scores in 0-1 and [N] labels, each of the `sets` [N] counting alike.
+
+    With a `prior` of 0 there are no biases, and every face counts alike. Errors are those of `fit_bias`.
+    """
+    if not prior:
+        return Calibration(temperature=round(fit_temperature(scores, labels), 4))
+    counts = Counter(sets)
+    weights = np.asarray([len(sets) / len(counts) / counts[name] for name in sets])
+    temperature, bias = fit_bias(scores, labels, weights, prior=prior)
+    return Calibration(temperature=round(temperature, 4), bias=tuple(round(float(value), 4) for value in bias))
 
 
 def fit_bias(
@@ -14,9 +31,8 @@ def fit_bias(
     """Return the temperature (0.05 to 20) and the classes' bias [8] of least negative log-likelihood.
 
     For [N, 8] scores in 0-1, [N] labels and [N] weights: bias-corrected temperature scaling (Alexandari et al.,
-    arXiv:1901.06852), see `calibration.probabilities`. It undoes that a network names some emotions too often, because
-    its training drew them alike or its losses favour them. `prior` is the precision of a normal prior around no bias,
-    by which that of an emotion with few faces stays near 0.
+    arXiv:1901.06852), see `calibration.probabilities`. It undoes that a network names some emotions too often.
+    `prior` is the precision of a normal prior around no bias, by which that of an emotion with few faces stays near 0.
 
     Raises:
         ValueError: no faces, not a label and a weight for each, or a prior that is not positive.

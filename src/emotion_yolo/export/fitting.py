@@ -1,23 +1,16 @@
 """Threshold and calibration of an exported network, fitted on the valid split; test pictures are not used."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emotion_yolo.data.prepared import Sample, decoded
 from emotion_yolo.evaluation.metrics import Pair, assign, best_confidence, best_point, rank_faces
-from emotion_yolo.export.bias import fit_bias
+from emotion_yolo.export.bias import fit_calibration
 from emotion_yolo.inference.artefact import Calibration, ModelSpec
-from emotion_yolo.inference.calibration import (
-    FloatArray,
-    expected_calibration_error,
-    fit_temperature,
-    probabilities,
-)
+from emotion_yolo.inference.calibration import expected_calibration_error, probabilities
 from emotion_yolo.inference.detector import Detector
 from emotion_yolo.progress import counting
 
@@ -51,8 +44,8 @@ def fit(
 
     The threshold is that of the best face F1 on scenes, since they show more than faces; on
     the crops where there are no scenes, or none of their faces is found; `fallback_conf` for a network that finds no
-    face at all. Temperature and biases are fitted to the emotions of the crops' faces that were found, each set
-    counting alike; without any they are 1 and none, and with a `bias_prior` of 0 there are no biases (see `fit_bias`).
+    face at all. The calibration is fitted to the emotions of the crops' faces that were found (`fit_calibration`, whose
+    prior is `bias_prior`); without any the temperature is 1.
     """
     warnings: list[str] = []
     crop_detector = Detector.load(folder, spec=spec)
@@ -79,7 +72,7 @@ def fit(
     if found:
         # At temperature 1 probabilities are the scores times a factor, to which the fit is invariant.
         at_one, truth = np.stack([row for row, _, _ in found]), np.asarray([cls for _, cls, _ in found])
-        calibration = _calibration(at_one, truth, [name for _, _, name in found], prior=bias_prior)
+        calibration = fit_calibration(at_one, truth, [name for _, _, name in found], prior=bias_prior)
         calibrated = probabilities(at_one, temperature=calibration.temperature, bias=calibration.bias)
         report["valid_ece_before"] = round(expected_calibration_error(at_one, truth), 5)
         report["valid_ece"] = round(expected_calibration_error(calibrated, truth), 5)
@@ -88,15 +81,6 @@ def fit(
     report |= calibration.model_dump(mode="json")
     scale, warning = check_scale(folder, spec, valid, pairs, train_imgsz=train_imgsz)
     return Fitted(conf, calibration, report | scale, (*warnings, *([warning] if warning else [])))
-
-
-def _calibration(scores: FloatArray, truth: NDArray[np.int64], sets: Sequence[str], *, prior: float) -> Calibration:
-    if not prior:
-        return Calibration(temperature=round(fit_temperature(scores, truth), 4))
-    counts = Counter(sets)
-    weights = np.asarray([len(sets) / len(counts) / counts[name] for name in sets])
-    temperature, bias = fit_bias(scores, truth, weights, prior=prior)
-    return Calibration(temperature=round(temperature, 4), bias=tuple(round(float(value), 4) for value in bias))
 
 
 def check_scale(
