@@ -19,6 +19,11 @@ hypothesis.settings.register_profile("project", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("project")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, those with a time limit of their own; the others fill the cores beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which tests need a browser where there is none."""
     if find_browser() is not None:
