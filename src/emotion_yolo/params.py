@@ -165,6 +165,18 @@ class Prepare(_Section):
     appearance: Appearance
 
 
+class Compose(_Section):
+    """Batches composed on the training device from single crops and photographs."""
+
+    updates: Count
+    close_ups: Annotated[int, Field(ge=1)]
+    pictures: Annotated[int, Field(ge=1)]
+    sets: dict[str, NonNegative]
+    class_power: Share
+    source_power: Share
+    class_weights: dict[EmotionName, NonNegative]
+
+
 class Train(_Section):
     """Fine-tuning; what is not in `yolo.OURS` is Ultralytics' own argument."""
 
@@ -201,10 +213,12 @@ class Train(_Section):
     sizes: list[Pixels]
     mirror: NonNegative
     mirror_epochs: Count
+    shares: NonNegative
     amp: Literal["auto", "fp16", "bf16", "fp32"]
     device: Device
     workers: Count
     seed: Count
+    compose: Compose
 
 
 class CloseUps(_Section):

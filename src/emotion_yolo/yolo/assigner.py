@@ -9,6 +9,7 @@ from ultralytics.utils.tal import TaskAlignedAssigner
 
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from emotion_yolo.yolo.mirror import add_consistency
+from emotion_yolo.yolo.shares import add_cross_entropy
 
 
 class FaceAwareAssigner(TaskAlignedAssigner):
@@ -38,10 +39,17 @@ class FaceAwareAssigner(TaskAlignedAssigner):
         return labels, boxes, scores[..., :FACE_ID] + scores[..., FACE_ID:] * shares, foreground, index
 
 
-def criterion(model: DetectionModel, targets: Any = None, *, mirror: float = 0.0) -> Any:
+def criterion(
+    model: DetectionModel, targets: Any = None, *, mirror: float = 0.0, shares: float = 0.0, mean: bool = False
+) -> Any:
     """Return Ultralytics' own detection loss for `model`, made aware of faces without a class.
 
-    `targets` is [T, 8]; `mirror` is the weight of mirror consistency, see `yolo.mirror`.
+    Args:
+        model: The network.
+        targets: [T, 8], see `FaceAwareAssigner`.
+        mirror: Weight of mirror consistency, see `yolo.mirror`.
+        shares: Weight of the cross-entropy of the emotions, see `yolo.shares`.
+        mean: A batch counts once, however many pictures it has; Ultralytics counts it once a picture.
     """
     loss = model.init_criterion()
     parts: list[v8DetectionLoss] = [loss.one2many, loss.one2one] if isinstance(loss, E2ELoss) else [loss]
@@ -53,4 +61,16 @@ def criterion(model: DetectionModel, targets: Any = None, *, mirror: float = 0.0
         )  # fmt: skip
         if mirror:
             add_consistency(part, mirror)
+        if shares:
+            add_cross_entropy(part, shares)
+        if mean:
+            part.loss = _per_picture(part.loss)
     return loss
+
+
+def _per_picture(loss: Any) -> Any:
+    def mean(preds: dict[str, Any], batch: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        total, items = loss(preds, batch)
+        return total / len(preds["scores"]), items
+
+    return mean

@@ -20,6 +20,9 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import RANK, nms
 from ultralytics.utils.torch_utils import unwrap_model
 
+from emotion_yolo.composition.loader import COMPLETE, ComposedLoader
+from emotion_yolo.composition.material import Material, read_material
+from emotion_yolo.params import Compose
 from emotion_yolo.progress import Bar, say, show_progress
 from emotion_yolo.structures.emotions import FACE_ID, FACE_NAME, NAMES
 from emotion_yolo.yolo import CPU_THREADS
@@ -133,12 +136,18 @@ class EmotionTrainer(DetectionTrainer):
     sizes: ClassVar[tuple[int, ...]] = ()
     mirror: ClassVar[float] = 0.0
     mirror_epochs: ClassVar[int] = 0
+    shares: ClassVar[float] = 0.0
+    compose: ClassVar[Compose | None] = None
+    """How batches are composed; None where they hold pictures as prepared."""
     environment: ClassVar[Mapping[str, Any] | None] = None
     names: ClassVar[dict[int, str]] = dict(enumerate(NAMES))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bar: Bar | None = None
+        self._material: Material | None = None
+        self._batch_asked_for = self._batch_said = self.batch_size
+        self._complete = True  # whether gradients are those of a whole update
         if sys.stderr.isatty():
             self.add_callback("on_train_epoch_start", EmotionTrainer._begin_bar)
             self.add_callback("on_train_batch_end", lambda trainer: trainer._bar.update())
@@ -169,6 +178,23 @@ class EmotionTrainer(DetectionTrainer):
             self.targets = attach_targets(dataset.labels)
         return dataset
 
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Return Ultralytics' loader, or for training one that composes batches from the prepared set's view."""
+        if mode != "train" or not self.compose:
+            return super().get_dataloader(dataset_path, batch_size, rank, mode)
+        if self._material is None:
+            self._material = read_material(Path(dataset_path).parent, device=self.device)
+        self.targets = torch.from_numpy(self._material.targets)
+        return ComposedLoader(
+            self._material,
+            self.compose,
+            sides=self.sizes or (self.args.imgsz,),
+            seed=self.args.seed,
+            epoch=lambda: self.epoch,
+            device=self.device,
+            part=batch_size / self._batch_asked_for,  # below 1 after Ultralytics has halved batches for lack of memory
+        )
+
     def get_validator(self) -> EmotionValidator:
         """Return the validator that every epoch and the final evaluation use."""
         return EmotionValidator(
@@ -184,23 +210,30 @@ class EmotionTrainer(DetectionTrainer):
     def _setup_train(self) -> None:
         super()._setup_train()
         model = unwrap_model(self.model)
-        model.criterion = criterion(model, self.targets, mirror=self.mirror)
+        # Composed, a few pictures weigh as much as many close-ups: they are halves of one update.
+        model.criterion = criterion(
+            model, self.targets, mirror=self.mirror, shares=self.shares, mean=self.compose is not None
+        )
         if self.cpu_bf16:
             # Ultralytics 8.4.190 refuses bf16 on a CPU, where it was measured to take 0.6 of the time. The EMA, which
             # is what gets saved, was copied before and keeps its plain `forward`.
             model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
-        self._batch_asked_for = self.batch_size
         if self.environment:
             pictures, valid = len(self.train_loader.dataset), len(self.test_loader.dataset)
             counts = {"pictures": pictures, "valid": valid, "epochs": self.epochs, "finished": self.start_epoch}
             say("train", start_line(**counts, environment=self.environment))
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Scale to 0-1, resize, in the memory order of the weights; draw the very first batch."""
+        """Scale to 0-1, resize, in the memory order of the weights; draw the very first batch.
+
+        Composed batches come scaled and sized.
+        """
+        self._complete = batch.get(COMPLETE, True)
         if self.mirror and self.epoch >= self.epochs - self.mirror_epochs:
             batch = mirrored(batch)
-        batch = super().preprocess_batch(batch)
-        if self.sizes:
+        if not self.compose:
+            batch = super().preprocess_batch(batch)
+        if self.sizes and not self.compose:
             side = random.choice(self.sizes)  # noqa: S311 - of Ultralytics' seeded generator, as its multi_scale
             batch["img"] = torch.nn.functional.interpolate(batch["img"], size=(side, side), mode="bilinear")
         if RANK in {-1, 0} and not (self.save_dir / BATCH_NAME).exists():
@@ -208,6 +241,11 @@ class EmotionTrainer(DetectionTrainer):
         if self.device.type == "cpu":
             batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
         return batch
+
+    def optimizer_step(self) -> None:
+        """Update the weights, once the gradients are those of a whole update."""
+        if self._complete:
+            super().optimizer_step()
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Append the epoch to results.csv, say it, and tell `on_epoch`."""
@@ -230,12 +268,9 @@ class EmotionTrainer(DetectionTrainer):
             epoch=epoch.number, epochs=self.epochs, metrics=epoch.metrics, seconds=seconds, left=left, best=epoch.best
         )
         say("train", line)
-        if self.batch_size != self._batch_asked_for:
-            say(
-                "train",
-                f"warning: batches of {self._batch_asked_for} did not fit the memory; halved to {self.batch_size}",
-            )
-            self._batch_asked_for = self.batch_size
+        if self.batch_size != self._batch_said:
+            say("train", f"warning: batches of {self._batch_said} did not fit the memory; halved to {self.batch_size}")
+            self._batch_said = self.batch_size
         on_epoch = type(self).on_epoch  # from the class: from the instance it would be a method
         if on_epoch is not None:
             on_epoch(epoch)

@@ -27,6 +27,7 @@ from emotion_yolo.yolo.weights import check_weights
 
 OURS = {
     "weights", "wise_ft_alpha", "scene_repeat", "valid_pictures", "amp", "device", "sizes", "mirror", "mirror_epochs",
+    "shares", "compose",
 }  # fmt: skip
 """What of `params.Train` is not Ultralytics' own argument of the same name."""
 PICTURES = (BATCH_NAME, TRUTH_NAME, ANSWERS_NAME)
@@ -70,9 +71,10 @@ def check(params: Train) -> Setup:
         ModelError: a precision that the device does not train in.
     """
     device = resolve_device(params.device)
-    if several_gpus(device) and (params.sizes or params.mirror):
+    if several_gpus(device) and (params.sizes or params.mirror or params.shares or params.compose.updates):
         raise ParamsError(
-            "train.sizes and train.mirror need a single device; set train.device to one, or leave them out"
+            "train.sizes, train.mirror, train.shares and train.compose need a single device; set train.device to one, "
+            "or leave them out"
         )
     workers = workers_that_fit(params.workers, batch=params.batch, imgsz=params.imgsz)
     if workers < params.workers:
@@ -119,6 +121,9 @@ def train(
         "patience": 0,  # all epochs are trained: the default stops after 100 without progress
         "augmentations": [],  # the default adds Albumentations' where that happens to be installed
     }
+    if params.compose.updates:
+        # Its loader says where an update ends: Ultralytics is not to add up gradients, nor to scale the weight decay.
+        overrides["nbs"] = params.batch
     if (checkpoints / RESUME_NAME).exists():
         overrides["resume"] = str(checkpoints / RESUME_NAME)
     else:
@@ -126,6 +131,8 @@ def train(
     EmotionTrainer.on_epoch, EmotionTrainer.cpu_bf16 = on_epoch, cpu_bf16
     EmotionTrainer.sizes = tuple(params.sizes)
     EmotionTrainer.mirror, EmotionTrainer.mirror_epochs = params.mirror, params.mirror_epochs
+    EmotionTrainer.shares = params.shares
+    EmotionTrainer.compose = params.compose if params.compose.updates else None
     EmotionTrainer.environment = setup.environment
     try:
         EmotionTrainer(overrides=overrides).train()

@@ -1,0 +1,90 @@
+"""The loader of composed batches, with the interface that Ultralytics' trainer asks of its data loaders."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_yolo.composition.chances import chances_of
+from emotion_yolo.composition.composer import Batch, Composer
+from emotion_yolo.composition.draws import Device, Draws, on_device
+from emotion_yolo.composition.material import Material
+from emotion_yolo.params import Compose
+from emotion_yolo.structures.boxes import xyxy_to_xywhn
+
+COMPLETE = "complete"
+"""Key of a batch: whether its gradients complete those of an update of the weights."""
+
+_SIDE = 320  # px of the pictures that `compose.pictures` counts
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What Ultralytics asks about the data set behind a loader."""
+
+    labels: tuple[dict[str, NDArray[np.float32]], ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ComposedLoader:
+    """Yields a batch of close-ups, then one of pictures, for each update of an epoch; nothing of it is read from disk.
+
+    An epoch's batches depend on the seed and on its number alone: a resumed training gets those that it would have got.
+    """
+
+    num_workers = 0
+    drop_last = False
+
+    def __init__(
+        self,
+        material: Material,
+        compose: Compose,
+        *,
+        sides: Sequence[int],
+        seed: int,
+        epoch: Callable[[], int],
+        device: Device,
+        part: float = 1.0,
+    ) -> None:
+        """Prepare to draw; `part` is that of the params' pictures which a batch holds, where memory allows no more.
+
+        Raises:
+            ParamsError: see `chances_of`.
+        """
+        self._material, self._chances = material, chances_of(material.faces, compose)
+        self._sides, self._seed, self._epoch, self._device = tuple(sides), seed, epoch, device
+        self._updates = compose.updates
+        self._close_ups, self._pictures = (max(round(n * part), 1) for n in (compose.close_ups, compose.pictures))
+        self.dataset = Listing(material.labels)
+        self.batch_size = self._close_ups
+        self.sampler = range(len(self) * self.batch_size)  # Ultralytics asks for its length, to judge the last batch
+
+    def __len__(self) -> int:
+        """Return the number of batches, two an update."""
+        return 2 * self._updates
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        draws = Draws([self._seed, self._epoch()], self._device)
+        composer = Composer(self._material, self._chances, draws)
+        for _ in range(self._updates):
+            yield self._as_asked(composer.close_ups(self._close_ups), complete=False)
+            side = int(draws.numbers.choice(self._sides))
+            count = max(round(self._pictures * (_SIDE / side) ** 2), 1)
+            yield self._as_asked(composer.pictures(count, side), complete=True)
+
+    def reset(self) -> None:
+        """Do nothing: Ultralytics restarts its own loader's processes where augmentation changes."""
+
+    def _as_asked(self, batch: Batch, *, complete: bool) -> dict[str, Any]:
+        side = batch.images.shape[-1]
+        return {
+            "img": batch.images,
+            "cls": on_device(batch.ids.astype(np.float32)[:, None], self._device),
+            "bboxes": on_device(xyxy_to_xywhn(batch.boxes, image_wh=(side, side)), self._device),
+            "batch_idx": on_device(batch.index.astype(np.float32), self._device),
+            COMPLETE: complete,
+        }
