@@ -188,6 +188,41 @@ def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -
         assert repr(json.loads(line)["metrics"]["train_box_loss"]) in curve
 
 
+COMPOSE = {"updates": 2, "close_ups": 4, "pictures": 1, "sets": {}, "class_power": 0.5, "source_power": 0.5}
+COMPOSE |= {"class_weights": {}}
+
+
+def test_a_training_on_composed_batches_survives_a_kill(tmp_path: Path) -> None:
+    changes = {"epochs": 5, "compose": COMPOSE, "shares": 1.0, "sizes": [64, 96], "warmup_epochs": 1.0}
+    root = project(tmp_path, **changes)
+    process = start(root)
+    (folder,) = _checkpoint_folders(root)
+    wait_for(folder / "epochs.jsonl", 2)  # the checkpoint of the first one is written by then
+    process.kill()
+    process.communicate(timeout=60)
+    shutil.copy(folder / "run/train_batch.jpg", tmp_path)
+    process = start(root)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert re.search(r"train: resuming after epoch [1-4] of 5 of 8 pictures", errors)
+    assert epochs_of(root) == [1, 2, 3, 4, 5]
+    metrics = json.loads((root / "reports/train/metrics.json").read_text())
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert tuple(YOLO(root / "models/trained/weights.pt").model.names.values()) == NAMES
+    assert read_rgb(tmp_path / "train_batch.jpg").shape[0] in {128, 160, 192}  # close-ups, of whatever side came first
+
+
+def test_composing_from_sheets_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    root = project(tmp_path, compose=COMPOSE)
+    sheet = {"sheet_0.png": (painted({(1, 1): 2}), painted_labels({(1, 1): 2}))}
+    prepared_set(root / "datasets/prepared", crops=sheet, split="train")
+    process = start(root)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 3, errors
+    assert "has crops on sheets; set prepare.sheets.side to 0" in errors
+    assert "Traceback" not in errors
+
+
 def _checkpoint_folders(root: Path) -> list[Path]:
     for _ in range(1200):
         found = list((root / CHECKPOINTS).glob("*"))

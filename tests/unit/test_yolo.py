@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
 from ultralytics.utils import DEFAULT_CFG, nms
 from ultralytics.utils.tal import TaskAlignedAssigner
@@ -19,7 +20,8 @@ from emotion_yolo.yolo.console import epoch_line, start_line
 from emotion_yolo.yolo.hardware import resolve_amp, resolve_device, workers_that_fit
 from emotion_yolo.yolo.mirror import divergence, mirrored
 from emotion_yolo.yolo.network import export_onnx, torch_forward
-from emotion_yolo.yolo.trainer import EmotionValidator
+from emotion_yolo.yolo.shares import cross_entropy, named
+from emotion_yolo.yolo.trainer import EmotionTrainer, EmotionValidator
 from emotion_yolo.yolo.training import check
 from emotion_yolo.yolo.view import attach_targets, data_yaml
 from emotion_yolo.yolo.weights import check_weights, save_weights
@@ -179,6 +181,79 @@ def test_a_batch_that_is_not_mirrored_costs_what_it_did(network: DetectionModel)
     torch.testing.assert_close(criterion(network, mirror=2.0)(preds, batch)[0], criterion(network)(preds, batch)[0])
 
 
+def test_the_cross_entropy_is_least_where_the_shares_are_the_target() -> None:
+    target = torch.tensor([0.6, 0.1, 0.1, 0.04, 0.04, 0.04, 0.04, 0.04])
+    named_ = torch.ones(1, 1, dtype=torch.bool)
+
+    def price(shares: torch.Tensor, *, height: float = 0.01) -> float:
+        # Scores whose sigmoids are `height` times the shares, whatever their sum.
+        return float(cross_entropy(torch.logit(height * shares).view(1, 1, 8), 0.7 * target.view(1, 1, 8), named_))
+
+    entropy = -(target * target.log()).sum()
+    assert price(target) == pytest.approx(float(0.7 * entropy), rel=1e-4)  # weights below 1 are not scaled up
+    assert price(target, height=0.9) == pytest.approx(price(target), rel=1e-4)  # the confidence costs nothing
+    for part in (0.2, 0.6, 1.0):
+        farther = torch.lerp(target, torch.full((8,), 0.125), part)
+        assert price(farther) > price(torch.lerp(target, torch.full((8,), 0.125), part / 2)) > price(target)
+
+
+def test_anchors_weigh_by_their_target_scores_and_unnamed_ones_nothing() -> None:
+    scores = torch.randn(1, 3, 8, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(1, 3, 8)
+    targets[0, 0, 1], targets[0, 1, 2], targets[0, 2, 3] = 2.0, 1.0, 1.0
+    shares = scores.sigmoid() / scores.sigmoid().sum(-1, keepdim=True)
+    expected = -(2 * shares[0, 0, 1].log() + shares[0, 1, 2].log()) / 3
+    which = named(torch.tensor([[[4.0], [float(FACE_ID)]]]), torch.ones(1, 3), torch.tensor([[0, 0, 1]]))
+    assert which.tolist() == [[True, True, False]]
+    torch.testing.assert_close(cross_entropy(scores, targets, which), expected)
+
+
+def test_the_shares_cost_what_they_weigh_and_nothing_without_a_named_face(network: DetectionModel) -> None:
+    preds, batch = predictions(64, pictures=2), faces_at(LEFT, RIGHT)
+    empty = {**batch, "batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)}
+    unnamed = {**batch, "cls": torch.full((2, 1), float(FACE_ID))}
+    plain, once, twice = (criterion(network, shares=weight) for weight in (0.0, 1.0, 2.0))
+    for case, costs in ((batch, True), (unnamed, False), (empty, False)):
+        losses = [loss(preds, case) for loss in (plain, once, twice)]
+        first, second = losses[1][0] - losses[0][0], losses[2][0] - losses[0][0]
+        torch.testing.assert_close(second, 2 * first, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(first[[0, 2]], torch.zeros(2))
+        assert (first[1] > 0.1) == costs
+        assert costs or float(first[1]) == 0
+        assert losses[1][1]["cls_loss"] * 2 == pytest.approx(float(losses[1][0][1]))
+
+
+def test_a_face_with_a_soft_label_pulls_its_shares_there(network: DetectionModel) -> None:
+    targets = torch.tensor([[0.0, 0, 0, 0.25, 0.75, 0, 0, 0]])
+    batch = {"batch_idx": torch.zeros(1), "cls": torch.tensor([[FACE_ID + 1.0]]), "bboxes": torch.tensor([LEFT])}
+    preds = predictions(64, pictures=1)
+    logits = preds["scores"].clone().requires_grad_()
+    plain, with_shares = (criterion(network, targets, shares=weight) for weight in (0.0, 1.0))
+    answers = {**preds, "scores": logits}
+    (with_shares(answers, batch)[0][1] - plain(answers, batch)[0][1]).backward()
+    pulled = logits.grad[0].T[logits.grad[0].abs().sum(0) > 0]  # [anchors, 8]
+    assert len(pulled)
+    assert (pulled[:, 4] < 0).all()
+    assert (pulled[:, [0, 1, 2, 5, 6, 7]] > 0).all()
+
+
+def test_a_batch_counts_once_where_it_is_asked_to(network: DetectionModel) -> None:
+    preds, batch = predictions(64, pictures=2), faces_at(LEFT, RIGHT)
+    (whole, items), (mean, same) = criterion(network)(preds, batch), criterion(network, mean=True)(preds, batch)
+    torch.testing.assert_close(mean, whole / 2)
+    assert items == same
+
+
+def test_weights_are_updated_once_the_gradients_are_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[bool] = []
+    monkeypatch.setattr(DetectionTrainer, "optimizer_step", lambda trainer: steps.append(trainer._complete))
+    trainer = EmotionTrainer.__new__(EmotionTrainer)
+    for complete in (False, True, False, True):
+        trainer._complete = complete
+        trainer.optimizer_step()
+    assert steps == [True, True]
+
+
 def test_a_face_with_probabilities_is_asked_for_these_whatever_the_network_says(scene: dict[str, torch.Tensor]) -> None:
     targets = torch.zeros(2, 8)
     targets[0, 3], targets[1, 4], targets[1, 5] = 1, 0.75, 0.25
@@ -294,12 +369,15 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
         resolve_device(device)
 
 
-@pytest.mark.parametrize("setting", [{"sizes": [64]}, {"mirror": 1.0}])
+COMPOSE = load_params().train.compose.model_copy(update={"updates": 1})
+
+
+@pytest.mark.parametrize("setting", [{"sizes": [64]}, {"mirror": 1.0}, {"shares": 1.0}, {"compose": COMPOSE}])
 def test_what_one_device_alone_can_do_is_refused_on_several(
     setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpus(monkeypatch, 2)
-    with pytest.raises(ParamsError, match=r"train\.sizes and train\.mirror need a single device"):
+    with pytest.raises(ParamsError, match=r"train\.sizes, .* and train\.compose need a single device"):
         check(load_params().train.model_copy(update={"device": "0,1", **setting}))
 
 
