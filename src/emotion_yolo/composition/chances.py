@@ -33,13 +33,13 @@ def chances_of(sets: Sequence[Faces], compose: Compose) -> NDArray[np.float64]:
 
 def _within(faces: Faces, compose: Compose) -> NDArray[np.float64]:
     """Return the chances [N] within one set; 1 together, or 0 where weights leave no face."""
-    chances = np.zeros(len(faces))
+    chances, weights = np.zeros(len(faces)), {str(name): weight for name, weight in compose.class_weights.items()}
     for emotion, count in enumerate(np.bincount(faces.emotions, minlength=len(CLASSES))):
         of_emotion = faces.emotions == emotion
         sources, source_of, counts = np.unique(faces.sources[of_emotion], return_inverse=True, return_counts=True)
         if not len(sources):
             continue
-        weight = compose.class_weights.get(CLASSES[emotion], 1.0)  # type: ignore[call-overload]
+        weight = weights.get(CLASSES[emotion], 1.0)
         of_source = counts**compose.source_power
         of_source = of_source / of_source.sum() / counts
         chances[of_emotion] = weight * count**compose.class_power * of_source[source_of]

@@ -1,5 +1,6 @@
 """What batches are composed of: the single crops and the photographs of the prepared set, on the training device."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def read_material(root: Path, *, device: Device) -> Material:
     scenes = [sample for sample in samples if sample.kind is Kind.SCENE]
     photographs = _photographs(scenes, rows, device) if scenes else None
     negatives = [sample for sample in samples if sample.kind is Kind.NEGATIVE]
-    places = [*_patches(scenes), *(image for _, image in decoded(negatives))]
+    places = [*_patches(scenes), *_images(negatives)]
     patches = textures_of(places, count=len(places), side=_PATCH_SIDE, device=device) if places else None
     ids = [face.ids[[place]] for face in faces for place in range(len(face))]
     order = [sample for _, found in sorted(by_set.items()) for sample in found] + scenes
@@ -122,8 +123,7 @@ def _ids(sample: Sample, rows: list[NDArray[np.float32]]) -> NDArray[np.int64]:
 def _faces(name: str, samples: Sequence[Sample], rows: list[NDArray[np.float32]], device: Device) -> Faces:
     longest = [max(_size_of(sample.image)) for sample in samples]
     side = int(np.clip(-(-np.percentile(longest, 90) // 8) * 8, *_CROP_SIDES))
-    images = (image for _, image in decoded(samples))
-    textures = textures_of(images, count=len(samples), side=side, device=device)
+    textures = textures_of(_images(samples), count=len(samples), side=side, device=device)
     xywhn = np.concatenate([sample.labels.xywhn for sample in samples])
     boxes = xywhn_to_xyxy(xywhn, image_wh=(1, 1)) * np.tile(textures.wh, 2)
     first = len(rows)
@@ -134,6 +134,10 @@ def _faces(name: str, samples: Sequence[Sample], rows: list[NDArray[np.float32]]
     return Faces(name, textures, boxes, ids, np.asarray(emotions), np.asarray([sample.source for sample in samples]))
 
 
+def _images(samples: Sequence[Sample]) -> Iterator[Image]:
+    return (image for _, image in decoded(samples, threads=os.cpu_count() or 1, ahead=64))
+
+
 def _size_of(path: Path) -> tuple[int, int]:
     with PillowImage.open(path) as image:  # reads the header alone
         return image.size
@@ -141,7 +145,7 @@ def _size_of(path: Path) -> tuple[int, int]:
 
 def _photographs(scenes: Sequence[Sample], rows: list[NDArray[np.float32]], device: Device) -> Photographs:
     side = min(-(-max(max(_size_of(scene.image)) for scene in scenes) // 8) * 8, _PHOTOGRAPH_SIDE)
-    textures = textures_of((image for _, image in decoded(scenes)), count=len(scenes), side=side, device=device)
+    textures = textures_of(_images(scenes), count=len(scenes), side=side, device=device)
     boxes = [
         xywhn_to_xyxy(scene.labels.xywhn, image_wh=(1, 1)) * np.tile(wh, 2)
         for scene, wh in zip(scenes, textures.wh, strict=True)
@@ -152,7 +156,7 @@ def _photographs(scenes: Sequence[Sample], rows: list[NDArray[np.float32]], devi
 def _patches(scenes: Sequence[Sample]) -> Iterator[Image]:
     """Yield square parts of photographs in which no face is labelled, at most two of each."""
     rng = np.random.default_rng(0)  # of the data, not of the training: all seeds see the same backgrounds
-    for scene, image in decoded(scenes):
+    for scene, image in zip(scenes, _images(scenes), strict=True):
         height, width = image.shape[:2]
         if min(height, width) < _LEAST_PATCH:
             continue
