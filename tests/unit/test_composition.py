@@ -307,11 +307,20 @@ def test_shares_of_what_is_not_there_are_refused() -> None:
         chances_of(sets, compose(class_weights={CLASSES[4]: 0.0}))
 
 
-def test_faces_are_drawn_by_their_chances(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = material()
-    composer = Composer(found, np.asarray([0.9, 0.1]), Draws([0], "cpu"))
+def test_faces_are_drawn_by_their_chances() -> None:
+    composer = Composer(material(), np.asarray([0.9, 0.1]), Draws([0], "cpu"))
     drawn = np.concatenate([composer.close_ups(60).ids for _ in range(10)])
     assert (drawn == 3).mean() == pytest.approx(0.9, abs=0.04)
+
+
+@pytest.mark.usefixtures("as_they_are")
+@pytest.mark.parametrize(("chances", "ids"), [([1.0, 0.0], {3}), ([0.0, 1.0], {9}), ([0.5, 0.5], {3, 9})])
+def test_faces_of_several_sets_lie_on_one_batch_each_with_its_label(chances: list[float], ids: set[int]) -> None:
+    sets = (faces_of("greens", crop(), ids=[3]), faces_of("blues", crop(colour=(0, 0, 255)), ids=[9]))
+    found = Material(sets, None, None, np.zeros((1, 8), np.float32), ())
+    batch = Composer(found, np.asarray(chances), Draws([0], "cpu")).close_ups(30)
+    assert set(batch.ids.tolist()) == ids
+    assert_faces_fill_their_boxes(batch)
 
 
 def pictures(count: int = 64, side: int = 32) -> torch.Tensor:
