@@ -82,7 +82,10 @@ class Composer:
         return Batch(images, boxes, np.arange(count), self._ids[faces])
 
     def pictures(self, count: int, side: int) -> Batch:
-        """Return `count` sheets, photographs and pictures without a face, of `side` px, a multiple of 32."""
+        """Return `count` sheets, photographs and pictures without a face, of `side` px, a multiple of 32.
+
+        They are mixed: with mirror consistency, the first half stands for all of them.
+        """
         empty = max(round(count * _EMPTY), 1) if count > 1 else 0
         seen = round(count * _PHOTOGRAPHS) if self._material.photographs else 0
         parts = [self._sheets(count - empty - seen, side)] if count - empty - seen else []
@@ -93,7 +96,7 @@ class Composer:
             faces = np.full(empty, _FACE_OF_PHOTOGRAPH)
             images = changed(images, faces, self._draws, strength=_PICTURE_STRENGTH[1])
             parts.append(Batch(images, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, np.int64)))
-        return joined(parts)
+        return joined(parts, self._draws.numbers.permutation(count))
 
     def _tiles(
         self, side: int, longer: Floats, at: Floats, angle: Floats, *, photographs: float = 0.4
@@ -198,12 +201,16 @@ def _window(wh: Floats, faces: Floats, rng: np.random.Generator) -> tuple[Floats
     return (face[:2] + face[2:]) / 2 + rng.uniform(-0.35, 0.35, 2) * max(side - height, 0), side
 
 
-def joined(parts: list[Batch]) -> Batch:
-    """Return batches of one side as one."""
+def joined(parts: list[Batch], order: NDArray[np.int64]) -> Batch:
+    """Return batches of one side as one, the pictures in another order [B]; faces follow it, as Ultralytics expects."""
+    images = torch.cat([part.images for part in parts])
     starts = np.cumsum([0, *(len(part.images) for part in parts)])
+    index = np.concatenate([part.index + start for part, start in zip(parts, starts, strict=False)])
+    index = np.argsort(order)[index]
+    faces = np.argsort(index, kind="stable")
     return Batch(
-        torch.cat([part.images for part in parts]),
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.index + start for part, start in zip(parts, starts, strict=False)]),
-        np.concatenate([part.ids for part in parts]),
+        images[torch.from_numpy(order).to(images.device)],
+        np.concatenate([part.boxes for part in parts])[faces],
+        index[faces],
+        np.concatenate([part.ids for part in parts])[faces],
     )
