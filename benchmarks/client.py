@@ -33,12 +33,16 @@ class Service:
         return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
     def tree_mb(self) -> float:
-        """Return the resident memory of the process and its children together."""
-        pages = 0
+        """Return the memory of the process and its children together, pages that several share counted once (PSS).
+
+        That is what a container's limit counts. Resident memory added up counts the libraries once for each process.
+        """
+        kilobytes = 0
         for process in _family(self.process.pid):
-            with suppress(OSError):  # it has just ended
-                pages += int(Path(f"/proc/{process}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+            with suppress(OSError, TypeError):  # it has just ended, and then has no file or an empty one
+                rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+                kilobytes += int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)[1])  # type: ignore[index]
+        return kilobytes / 1024
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that the process has taken."""

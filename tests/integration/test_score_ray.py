@@ -1,6 +1,7 @@
 """`score --engine ray` on a cluster of two node processes on loopback: the same bytes, whoever is killed."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -68,7 +69,14 @@ def cluster() -> Iterator[Cluster]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUNBUFFERED": "1",
+        # Else Ray 2.60 has the head node ask for a token, and the second one not send it.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
     of_all = ["--block", "--num-cpus=1", "--object-store-memory=100000000", "--include-log-monitor=false"]
     head = [
         "--head",

@@ -75,4 +75,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 def test_all_routes_are_there(client: httpx.Client) -> None:
-    assert client.get("/openapi.json").json() == json.loads((ROOT / "docs/openapi.json").read_text("utf-8"))
+    document = client.get("/openapi.json").json()
+    document["info"]["version"] = "1"  # as in the committed one, which does not follow the package's
+    assert document == json.loads((ROOT / "docs/openapi.json").read_text("utf-8"))
