@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from emotion_yolo.composition.appearance import changed, covered
-from emotion_yolo.composition.draws import Draws
+from emotion_yolo.composition.draws import Draws, on_device
 from emotion_yolo.composition.empty import GREY, backgrounds, without_faces
 from emotion_yolo.composition.material import Material, Photographs
 from emotion_yolo.composition.views import Floats, Views, views_of_faces
@@ -120,7 +120,7 @@ class Composer:
                 faces.boxes[which], longer=longer[rows], at=at[rows], angle=angle[rows], mirrored=mirrored[rows]
             )
             pixels, cover = faces.textures.draw(which, views, canvas=side)
-            places = torch.from_numpy(rows).to(images.device)
+            places = on_device(rows, images.device)
             images[places] = torch.lerp(images[places], pixels, cover)
             boxes[rows] = clip_xyxy(views.boxes(faces.boxes[which]), image_wh=(side, side))
         return images, boxes, drawn
@@ -164,8 +164,8 @@ class Composer:
         views = Views(middles, at, side / sides, angle, draws.signs(count))
         pixels, cover = photographs.textures.draw(which, views, canvas=side)
         grey = draws.some(count, 0.75)
-        fill = np.where(grey, GREY, draws.numbers.random(count)).astype(np.float32)
-        images = torch.lerp(torch.from_numpy(fill).to(pixels.device).view(-1, 1, 1, 1).expand_as(pixels), pixels, cover)
+        fill = on_device(np.where(grey, GREY, draws.numbers.random(count)), pixels.device).view(-1, 1, 1, 1)
+        images = torch.lerp(fill.expand_as(pixels), pixels, cover)
         index = np.repeat(np.arange(count), [len(photographs.ids[i]) for i in which])
         ids = np.concatenate([photographs.ids[i] for i in which])
         whole = views.boxes(np.concatenate([photographs.boxes[i] for i in which]), index)
@@ -209,7 +209,7 @@ def joined(parts: list[Batch], order: NDArray[np.int64]) -> Batch:
     index = np.argsort(order)[index]
     faces = np.argsort(index, kind="stable")
     return Batch(
-        images[torch.from_numpy(order).to(images.device)],
+        images[on_device(order, images.device)],
         np.concatenate([part.boxes for part in parts])[faces],
         index[faces],
         np.concatenate([part.ids for part in parts])[faces],

@@ -16,7 +16,7 @@ from emotion_yolo.composition.textures import Textures, textures_of
 from emotion_yolo.composition.views import Floats
 from emotion_yolo.data.prepared import Kind, Sample, decoded, read_split
 from emotion_yolo.errors import ParamsError
-from emotion_yolo.structures.boxes import xywhn_to_xyxy
+from emotion_yolo.structures.boxes import iou_matrix, xywhn_to_xyxy
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from emotion_yolo.structures.images import Image
 
@@ -163,11 +163,8 @@ def _patches(scenes: Sequence[Sample]) -> Iterator[Image]:
         faces = xywhn_to_xyxy(scene.labels.xywhn * [1, 1, _WITH_HAIR, _WITH_HAIR], image_wh=(width, height))
         sides = rng.integers(_LEAST_PATCH, min(height, width) + 1, _TRIES)
         x, y = (rng.integers(0, length - sides + 1) for length in (width, height))
-        right, below = (x + sides)[:, None], (y + sides)[:, None]
-        apart = (
-            (faces[:, 0] >= right) | (faces[:, 2] <= x[:, None]) | (faces[:, 1] >= below) | (faces[:, 3] <= y[:, None])
-        )
-        free = np.flatnonzero(apart.all(axis=1))
+        squares = np.stack([x, y, x + sides, y + sides], axis=1).astype(np.float64)
+        free = np.flatnonzero((iou_matrix(squares, faces) == 0).all(axis=1))
         for place in free[np.argsort(-sides[free], kind="stable")][:_FROM_EACH]:
             part = image[y[place] : y[place] + sides[place], x[place] : x[place] + sides[place]]
             yield np.asarray(cv2.resize(part, (_PATCH_SIDE, _PATCH_SIDE), interpolation=cv2.INTER_AREA), np.uint8)

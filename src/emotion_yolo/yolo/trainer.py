@@ -233,9 +233,9 @@ class EmotionTrainer(DetectionTrainer):
             batch = mirrored(batch)
         if not self.compose:
             batch = super().preprocess_batch(batch)
-        if self.sizes and not self.compose:
-            side = random.choice(self.sizes)  # noqa: S311 - of Ultralytics' seeded generator, as its multi_scale
-            batch["img"] = torch.nn.functional.interpolate(batch["img"], size=(side, side), mode="bilinear")
+            if self.sizes:
+                side = random.choice(self.sizes)  # noqa: S311 - of Ultralytics' seeded generator, as its multi_scale
+                batch["img"] = torch.nn.functional.interpolate(batch["img"], size=(side, side), mode="bilinear")
         if RANK in {-1, 0} and not (self.save_dir / BATCH_NAME).exists():
             draw_batch(batch, self.save_dir / BATCH_NAME)
         if self.device.type == "cpu":
