@@ -207,6 +207,17 @@ def test_it_is_read_while_it_is_written(tmp_path: Path, open_log: Open) -> None:
     assert not counts.lost
 
 
+def test_records_that_keep_coming_do_not_delay_writing(tmp_path: Path, open_log: Open) -> None:
+    log, counts = open_log(tmp_path / "log.db")
+    numbers = iter(range(400))  # fewer than fill a batch, each before the wait for another one ends
+
+    def written() -> bool:
+        assert log.put(record(next(numbers)))
+        return counts.written > 0
+
+    wait_until(written)
+
+
 def test_what_is_queued_is_written_at_the_end(tmp_path: Path, open_log: Open) -> None:
     log, counts = open_log(tmp_path / "log.db")
     for number in range(700):

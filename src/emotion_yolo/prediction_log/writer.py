@@ -11,7 +11,8 @@ from emotion_yolo.prediction_log.store import LogLimits, Store
 
 _LOGGER = logging.getLogger("emotion_yolo.api")  # in the service's own log
 _BATCH = 500
-_WAIT_S = 0.25  # for more records before a batch is written
+_WAIT_S = 0.25  # from the first record of a batch until it is written, however fast others follow
+_IDLE_S = 1.0  # without records until limits and closing are looked at
 _UPKEEP_S = 30.0
 _REPORT_S = 60.0
 _REASONS = {
@@ -83,14 +84,15 @@ class PredictionLog:
     def _next_batch(self) -> list[Record] | None:
         """Return up to 500 records, none if there are none yet, or None at the end."""
         batch: list[Record] = []
-        wait_s = 1.0
+        due = time.monotonic() + _IDLE_S
         while len(batch) < _BATCH:
             closing = self._closing.is_set()
             try:
-                batch.append(self._queue.get(timeout=0 if closing else wait_s))
+                batch.append(self._queue.get(timeout=0 if closing else max(due - time.monotonic(), 0)))
             except queue.Empty:
                 return None if closing and not batch else batch
-            wait_s = _WAIT_S
+            if len(batch) == 1:
+                due = time.monotonic() + _WAIT_S
         return batch
 
     def _write(self, batch: list[Record]) -> None:
