@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         default=40_000_000, description="Maximum bytes of a batch."
     )
     buffer_bytes: Annotated[int, Field(ge=1_000, le=64_000_000_000)] = Field(
-        default=160_000_000, description="Bytes of all request bodies held at once; further ones get a 503."
+        default=120_000_000, description="Bytes of all request bodies held at once; further ones get a 503."
     )
 
     streams: Annotated[int, Field(ge=0, le=1_000)] = Field(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from emotion_yolo.inference.detector import Detector
-from emotion_yolo.monitoring.drift import COLUMNS, Comparison, distances, draw_null
+from emotion_yolo.monitoring.drift import COLUMNS, DRAWS, Comparison, distances, draw_null
 from emotion_yolo.prediction_log.observations import (
     Collector,
     Indices,
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--splits", type=int, default=50)
     parser.add_argument("--windows", type=int, default=20, help="windows without drift of each split; 50 × 20 = 1,000")
     parser.add_argument("--drifted", type=int, default=4, help="windows of each kind of drift of each split")
-    parser.add_argument("--draws", type=int, default=1000, help="windows behind each threshold")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="windows behind each threshold")
     parser.add_argument("--out", type=Path, default=Path("reports/drift"))
     given = parser.parse_args(arguments)
     found = sorted(path for path in given.pictures.rglob("*") if path.suffix.lower() in SUFFIXES)

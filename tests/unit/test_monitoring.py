@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import wasserstein_distance
 from typer.testing import CliRunner
 
 from emotion_yolo.cli import app
@@ -18,7 +20,16 @@ from emotion_yolo.data.prepared import Sample
 from emotion_yolo.errors import DriftError, MonitoringError
 from emotion_yolo.evaluation.outcomes import Outcome
 from emotion_yolo.evaluation.reference import observe, write_reference
-from emotion_yolo.monitoring.drift import COLUMNS, Comparison, calibrate, compare, distances, draw_null, labelled
+from emotion_yolo.monitoring.drift import (
+    COLUMNS,
+    Comparison,
+    calibrate,
+    compare,
+    compared,
+    distances,
+    draw_null,
+    labelled,
+)
 from emotion_yolo.monitoring.monitor import Choices, monitor, raise_on_drift, reference_of
 from emotion_yolo.monitoring.reporting import Verdict, write_page
 from emotion_yolo.monitoring.window import Window, parse_time, read_window
@@ -158,7 +169,14 @@ def test_distances_of_drawn_windows_are_those_of_the_windows_themselves(pictures
     for row in null.distances:
         base = reference.take(random.integers(60, size=60))
         window = reference.take(random.integers(60, size=pictures))
-        assert row.tolist() == pytest.approx(list(distances(base, window).values()), abs=1e-12)
+        for name, distance in zip(COLUMNS, row, strict=True):
+            ours, theirs, all_ = ({**side.pictures, **side.faces}[name] for side in (base, window, reference))
+            if name == "emotion":
+                ours, theirs = (np.bincount(ids.astype(int), minlength=8) / len(ids) for ids in (ours, theirs))
+                expected = jensenshannon(ours, theirs)
+            else:  # in units of the reference, not of the draw
+                expected = wasserstein_distance(ours, theirs) / max(all_.std(), 0.001)
+            assert distance == pytest.approx(expected, abs=1e-12)
 
 
 def test_windows_without_a_face_are_at_no_distance_in_columns_of_faces() -> None:
@@ -193,6 +211,40 @@ def test_a_column_that_never_changes_raises_no_alarm() -> None:
     assert comparison.distances["log2_megapixels"] < comparison.thresholds["log2_megapixels"] == 0.02
 
 
+def with_a_second_face(observations: Observations, *pictures: int) -> Observations:
+    """Return pictures of one face each, but for some that have two."""
+    single = observations.take(np.flatnonzero(observations.counts == 1))
+    counts = np.ones(len(single), np.int64)
+    counts[list(pictures)] = 2
+    faces = {name: np.repeat(column, counts) for name, column in single.faces.items()}
+    return Observations({**single.pictures, "faces": counts.astype(float)}, faces, np.repeat(single.truth, counts))
+
+
+def test_a_rare_picture_that_the_reference_happens_not_to_hold_raises_no_alarm() -> None:
+    reference = with_a_second_face(population(600, seed=1))
+    window = with_a_second_face(population(100, seed=2), 7)
+    assert compare(reference, window, rate=0.01, draws=200).drifted == []
+    many = with_a_second_face(population(100, seed=2), *range(20))
+    assert compare(reference, many, rate=0.01, draws=200).drifted == ["faces"]
+
+
+def test_an_emotion_that_the_reference_happens_not_to_hold_raises_no_alarm_until_it_is_frequent() -> None:
+    reference, window = population(600, seed=1), population(100, seed=2)
+    ids = window.faces["emotion"]
+    ids[0] = 1.0
+    shares = [np.bincount(x.astype(int), minlength=8) / len(x) for x in (reference.faces["emotion"], ids[1:])]
+    assert distances(reference, window)["emotion"] == pytest.approx(jensenshannon(*shares))
+    ids[:40] = 1.0
+    assert compare(reference, window, rate=0.01, draws=200).drifted == ["emotion"]
+
+
+def test_a_rare_picture_in_the_reference_does_not_hide_drift_of_other_columns() -> None:
+    # One draw in fifty holds such a picture, which is then far from all others.
+    reference = with_a_second_face(population(3000, seed=1), 11)
+    window = with_a_second_face(population(60, seed=2, darker=0.75))
+    assert compare(reference, window, rate=0.01, draws=4000).drifted == ["brightness"]
+
+
 def test_drift_names_the_column() -> None:
     comparison = compare(population(800, seed=1), population(200, seed=2, darker=0.8), rate=0.01, draws=200)
     assert comparison.drifted == ["brightness"]
@@ -219,7 +271,7 @@ def test_distances_and_thresholds_are_those_on_evidentlys_page(tmp_path: Path) -
     from evidently.legacy.core import ColumnType
 
     for name, distance in comparison.distances.items():
-        columns = [pd.Series({**side.pictures, **side.faces}[name]) for side in (reference, observations)]
+        columns = [pd.Series(column) for column in compared(reference, observations)[name]]
         categorical = name == "emotion"
         test = jensenshannon_stat_test if categorical else wasserstein_stat_test
         kind = ColumnType.Categorical if categorical else ColumnType.Numerical

@@ -2,7 +2,9 @@
 
 Distances are those of Evidently: `wasserstein` (in standard deviations of the reference) for numbers and
 `jensenshannon` for emotions. Its default thresholds are the same for windows of any size. Ours come from windows drawn
-from the reference itself, so that a window without drift raises an alarm with the requested probability.
+from the reference itself, so that a window without drift raises an alarm with the requested probability. Draws from a
+reference cannot hold what the reference does not hold: values beyond all of its own count as its outermost ones as long
+as they are no more than chance explains.
 """
 
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import binomtest, wasserstein_distance
 
 from emotion_yolo.inference.calibration import calibration_error
-from emotion_yolo.prediction_log.observations import FACE_COLUMNS, PICTURE_COLUMNS, Column, Observations
+from emotion_yolo.prediction_log.observations import FACE_COLUMNS, PICTURE_COLUMNS, Column, Indices, Observations
 from emotion_yolo.structures.emotions import NAMES
 
 CATEGORICAL = "emotion"
@@ -22,21 +24,67 @@ COLUMNS = (*PICTURE_COLUMNS, *FACE_COLUMNS)
 
 Counts = NDArray[np.float64]
 
+DRAWS = 4000
+"""Pairs behind the thresholds: a column passes its own in one of some 900 of them at a rate of 1 %."""
+
 _CELLS = 2_000_000  # numbers of a matrix of draws at a time
 _LEAST_STD = 0.001  # as Evidently
 _LEAST_THRESHOLD = 0.02  # less is of no matter, and nothing at all where a column is constant in the reference
+_UNSEEN_RATE = 1e-4  # probability that a window without drift holds more pictures of a kind that the reference lacks
 
 
 def distances(reference: Observations, window: Observations) -> dict[str, float]:
-    """Return the distance of each column; 0 for columns of faces where one of the two has no face."""
-    found = {name: _wasserstein(reference.pictures[name], window.pictures[name]) for name in PICTURE_COLUMNS}
-    for name in FACE_COLUMNS:
-        ours, theirs = reference.faces[name], window.faces[name]
+    """Return the distance of each column as `compared`; 0 for columns of faces where one of the two has no face."""
+    found = {}
+    for name, (ours, theirs) in compared(reference, window).items():
         if not len(ours) or not len(theirs):
             found[name] = 0.0
         else:
             found[name] = _jensen_shannon(ours, theirs) if name == CATEGORICAL else _wasserstein(ours, theirs)
     return found
+
+
+def compared(reference: Observations, window: Observations) -> dict[str, tuple[Column, Column]]:
+    """Return each column of the reference, and of the window within what the reference can judge.
+
+    Where so few pictures have values below or above all of the reference's that chance explains it, those count as its
+    lowest or highest value; emotions it has none of are left out in the same way. Where one picture in 500 has two
+    faces and all others have one, a reference may well have no such picture, and then no draw from it says how far one
+    moves a window.
+    """
+    most = _unseen_by_chance(len(reference), len(window))
+    columns = {}
+    for name in COLUMNS:
+        of_picture = name in PICTURE_COLUMNS
+        ours, theirs = ((side.pictures if of_picture else side.faces)[name] for side in (reference, window))
+        if len(ours):
+            pictures = np.repeat(np.arange(len(window)), 1 if of_picture else window.counts)
+
+            def rare(unseen: NDArray[np.bool_], pictures: Indices = pictures) -> bool:
+                return len(np.unique(pictures[unseen])) <= most
+
+            if name == CATEGORICAL:
+                known = np.isin(theirs, ours)
+                theirs = theirs[known] if rare(~known) else theirs
+            else:
+                low, high = ours.min(), ours.max()
+                theirs = theirs.clip(low if rare(theirs < low) else None, high if rare(theirs > high) else None)
+        columns[name] = (ours, theirs)
+    return columns
+
+
+def _unseen_by_chance(reference: int, window: int) -> int:
+    """Return how many of a window's pictures may be above all of a reference where both are of one distribution.
+
+    The `count` largest of all are in the window with the product of (window - i) / (reference + window - i), i < count.
+    """
+    count, probability = 0, 1.0
+    while count < window:
+        probability *= (window - count) / (reference + window - count)
+        if probability < _UNSEEN_RATE:
+            break
+        count += 1
+    return count
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +96,18 @@ class Null:
     def thresholds(self, rate: float) -> dict[str, float]:
         """Return the threshold of each column.
 
-        `rate` (0-1) is the probability that any column of a window without drift is above its threshold: columns share
-        it evenly on the scale of their own spread.
+        `rate` (0-1) is the probability that any column of a window without drift is above its threshold: every
+        column is above its own equally often.
         """
-        middle, high = np.quantile(self.distances, [0.5, 0.95], axis=0)
-        spread = np.maximum(high - middle, 1e-9)
-        largest = ((self.distances - middle) / spread).max(axis=1)
-        limit = np.quantile(largest, 1 - rate)
-        thresholds = np.maximum(middle + limit * spread, _LEAST_THRESHOLD)
+        ordered = np.sort(self.distances, axis=0)[::-1]
+        above = 0  # draws that may be above the threshold of each column
+        while above + 1 < len(ordered) and (self.distances > ordered[above + 1]).any(axis=1).mean() <= rate:
+            above += 1
+        thresholds = np.maximum(ordered[above], _LEAST_THRESHOLD)
         return dict(zip(COLUMNS, thresholds.tolist(), strict=True))
 
 
-def draw_null(reference: Observations, *, pictures: int, draws: int = 1000, seed: int = 0) -> Null:
+def draw_null(reference: Observations, *, pictures: int, draws: int = DRAWS, seed: int = 0) -> Null:
     """Draw `draws` pairs of a reference and a window of so many pictures from the reference, and return how far apart
     they are.
 
@@ -91,7 +139,7 @@ def draw_null(reference: Observations, *, pictures: int, draws: int = 1000, seed
 
 
 def calibrate(
-    reference: Observations, *, pictures: int, rate: float, draws: int = 1000, seed: int = 0
+    reference: Observations, *, pictures: int, rate: float, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, float]:
     """Return the threshold of each column for windows of so many pictures, at a false alarm rate (0-1)."""
     return draw_null(reference, pictures=pictures, draws=draws, seed=seed).thresholds(rate)
@@ -111,7 +159,7 @@ class Comparison:
         return sorted((name for name, ratio in ratios.items() if ratio > 1), key=lambda name: -ratios[name])
 
 
-def compare(reference: Observations, window: Observations, *, rate: float, draws: int = 1000) -> Comparison:
+def compare(reference: Observations, window: Observations, *, rate: float, draws: int = DRAWS) -> Comparison:
     """Compare a window with the reference at a false alarm rate."""
     thresholds = calibrate(reference, pictures=len(window), rate=rate, draws=draws)
     return Comparison(distances(reference, window), thresholds)
@@ -127,14 +175,15 @@ def _jensen_shannon(reference: Column, window: Column) -> float:
 
 
 def _wasserstein_of_counts(values: Column, reference: Counts, window: Counts) -> Column:
-    """Return [draws] what `_wasserstein` gives for samples that hold `values` [V] so many times, counts [draws, V]."""
+    """Return [draws] what `_wasserstein` gives for samples that hold `values` [V] so many times, counts [draws, V].
+
+    The standard deviation is that of `values`: a draw of a column that hardly varies may have none of its own.
+    """
     order = np.argsort(values)
     ordered = values[order]
     shares = [counts[:, order] / counts.sum(axis=1, keepdims=True) for counts in (reference, window)]
     apart = np.abs(np.cumsum(shares[0] - shares[1], axis=1))[:, :-1] @ np.diff(ordered)
-    centred = ordered - ordered.mean()
-    variance = shares[0] @ centred**2 - (shares[0] @ centred) ** 2
-    return np.asarray(apart / np.maximum(np.sqrt(np.maximum(variance, 0)), _LEAST_STD))
+    return np.asarray(apart / max(np.std(values), _LEAST_STD))
 
 
 def _jensen_shannon_of_counts(ids: Column, reference: Counts, window: Counts) -> Column:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from emotion_yolo.monitoring.drift import CATEGORICAL, COLUMNS, Comparison, Labelled, labelled
+from emotion_yolo.monitoring.drift import CATEGORICAL, COLUMNS, Comparison, Labelled, compared, labelled
 from emotion_yolo.monitoring.window import Window
-from emotion_yolo.prediction_log.observations import PICTURE_COLUMNS, Observations, Reference
+from emotion_yolo.prediction_log.observations import PICTURE_COLUMNS, Column, Reference
 from emotion_yolo.structures.emotions import NAMES
 
 LEAST_PICTURES = 30
@@ -143,12 +143,12 @@ def write_page(path: Path, verdict: Verdict) -> None:
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    sides = (verdict.window.observations, verdict.reference.observations)
+    columns = compared(verdict.reference.observations, verdict.window.observations)
     datasets: list[Dataset] = []
-    for side in sides:
+    for side in (1, 0):  # the window, its reference
         # A column of faces is shorter or longer than one of pictures; Evidently leaves missing values out.
-        frame = pd.DataFrame({name: pd.Series(column) for name, column in {**side.pictures, **side.faces}.items()})
-        frame[CATEGORICAL] = _names(side).reindex(frame.index)
+        frame = pd.DataFrame({name: pd.Series(columns[name][side]) for name in COLUMNS})
+        frame[CATEGORICAL] = _names(columns[CATEGORICAL][side]).reindex(frame.index)
         definition = DataDefinition(
             numerical_columns=[name for name in COLUMNS if name != CATEGORICAL], categorical_columns=[CATEGORICAL]
         )
@@ -160,18 +160,13 @@ def write_page(path: Path, verdict: Verdict) -> None:
             threshold=verdict.comparison.thresholds[name],
         )
         for name in COLUMNS
-        if all(_has(side, name) for side in sides)
+        if all(map(len, columns[name]))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     Report(metrics).run(*datasets).save_html(str(path))
 
 
-def _names(side: Observations) -> Any:
+def _names(ids: Column) -> Any:
     import pandas as pd
 
-    names = np.asarray(NAMES)[side.faces[CATEGORICAL].astype(np.int64)]
-    return pd.Series(names, dtype=object)
-
-
-def _has(side: Observations, name: str) -> bool:
-    return len(side.pictures[name] if name in PICTURE_COLUMNS else side.faces[name]) > 0
+    return pd.Series(np.asarray(NAMES)[ids.astype(np.int64)], dtype=object)
