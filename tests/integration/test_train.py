@@ -115,6 +115,8 @@ def test_a_training_leaves_a_plain_checkpoint_of_the_eight_emotions(trained: Pat
     model = YOLO(trained / "models/trained/weights.pt")
     assert tuple(model.names.values()) == NAMES
     assert model.task == "detect"
+    # Two batches an epoch: running statistics have to keep up with the weights.
+    assert {m.momentum for m in model.model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}
     assert next(model.model.parameters()).dtype == torch.float32  # Ultralytics widens fp16 weights when it loads
 
 
@@ -322,10 +324,12 @@ def test_the_fingerprint_changes_with_params_labels_and_weights(tmp_path: Path) 
 
 
 def test_the_curves_of_a_training_on_several_gpus_are_read_from_its_table(tmp_path: Path) -> None:
-    (tmp_path / "results.csv").write_text("epoch, time, metrics/mAP50-95(B)\n1, 2.5, 0.25\n2, 6.0, 0.125\n")
+    (tmp_path / "results.csv").write_text(
+        "epoch, time, metrics/mAP50(B), metrics/mAP50-95(B)\n1, 2.5, 0.25, 0.0625\n2, 6.0, 0.125, 0.125\n"
+    )
     assert list(read_results(tmp_path / "results.csv")) == [
-        Epoch(1, {"metrics/mAP50-95(B)": 0.25}, best=True, seconds=2.5),
-        Epoch(2, {"metrics/mAP50-95(B)": 0.125}, best=False, seconds=3.5),
+        Epoch(1, {"metrics/mAP50(B)": 0.25, "metrics/mAP50-95(B)": 0.0625}, best=True, seconds=2.5),
+        Epoch(2, {"metrics/mAP50(B)": 0.125, "metrics/mAP50-95(B)": 0.125}, best=False, seconds=3.5),
     ]
     assert several_gpus("0,1")
     assert not several_gpus("auto")

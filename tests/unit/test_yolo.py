@@ -21,7 +21,7 @@ from emotion_yolo.yolo.hardware import resolve_amp, resolve_device, workers_that
 from emotion_yolo.yolo.mirror import divergence, mirrored
 from emotion_yolo.yolo.network import export_onnx, torch_forward
 from emotion_yolo.yolo.shares import cross_entropy, named
-from emotion_yolo.yolo.trainer import EmotionTrainer, EmotionValidator
+from emotion_yolo.yolo.trainer import EmotionTrainer, EmotionValidator, batch_norm_momentum
 from emotion_yolo.yolo.training import check
 from emotion_yolo.yolo.view import attach_targets, data_yaml
 from emotion_yolo.yolo.weights import check_weights, save_weights
@@ -446,6 +446,23 @@ def test_suppression_answers_for_every_picture_however_slow_the_machine_is(
     found = validator.postprocess(answer.repeat(3, 1, 1))
     assert [len(picture["conf"]) for picture in found] == [4, 4, 4]
     assert [len(picture) for picture in nms.non_max_suppression(answer.repeat(3, 1, 1))] == [4, 0, 0]  # the default
+
+
+def test_the_best_epoch_is_the_one_that_finds_and_names_the_most_faces(tmp_path: Path) -> None:
+    validator = EmotionValidator(save_dir=tmp_path, args={"task": "detect", "plots": False})
+    loose = np.zeros((4, 10), bool)
+    loose[:3, 0] = True  # three of four boxes overlap their faces by half, none more tightly
+    answers = {"tp": loose, "conf": np.linspace(0.9, 0.6, 4), "pred_cls": np.zeros(4)}
+    validator.metrics.update_stats(
+        {**answers, "target_cls": np.zeros(4), "target_img": np.zeros(1), "im_name": "0.png"}
+    )
+    stats = validator.get_stats()
+    assert stats["fitness"] == stats["metrics/mAP50(B)"] > 5 * stats["metrics/mAP50-95(B)"]
+
+
+@pytest.mark.parametrize(("batches", "momentum"), [(1, 0.1), (8, 0.1), (20, 0.05), (33, 0.0303), (2000, 0.03)])
+def test_running_statistics_keep_up_with_short_epochs(batches: int, momentum: float) -> None:
+    assert batch_norm_momentum(batches) == pytest.approx(momentum, abs=1e-4)
 
 
 def test_weights_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def compared(reference: Observations, window: Observations) -> dict[str, tuple[C
                 theirs = theirs[known] if rare(~known) else theirs
             else:
                 low, high = ours.min(), ours.max()
-                theirs = theirs.clip(low if rare(theirs < low) else None, high if rare(theirs > high) else None)
+                theirs = theirs.clip(low if rare(theirs < low) else -np.inf, high if rare(theirs > high) else np.inf)
         columns[name] = (ours, theirs)
     return columns
 

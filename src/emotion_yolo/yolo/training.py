@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,16 @@ from emotion_yolo.yolo.hardware import (
     several_gpus,
     workers_that_fit,
 )
-from emotion_yolo.yolo.trainer import ANSWERS_NAME, BATCH_NAME, RESUME_NAME, TRUTH_NAME, EmotionTrainer, Epoch, OnEpoch
+from emotion_yolo.yolo.trainer import (
+    ANSWERS_NAME,
+    BATCH_NAME,
+    FITNESS,
+    RESUME_NAME,
+    TRUTH_NAME,
+    EmotionTrainer,
+    Epoch,
+    OnEpoch,
+)
 from emotion_yolo.yolo.weights import check_weights
 
 OURS = {
@@ -181,10 +190,6 @@ def read_results(path: Path) -> Iterator[Epoch]:
     best, before = -1.0, 0.0
     for row in rows:
         number, elapsed = int(row.pop("epoch")), row.pop("time")
-        fitness = _fitness(row)
+        fitness = row.get(FITNESS, 0.0)
         yield Epoch(number, row, best=fitness >= best, seconds=elapsed - before)
         best, before = max(best, fitness), elapsed
-
-
-def _fitness(metrics: Mapping[str, float]) -> float:
-    return metrics.get("metrics/mAP50-95(B)", 0.0)
