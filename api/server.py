@@ -19,6 +19,7 @@ from emotion_yolo.errors import EmotionYoloError, SettingsError
 from . import logs
 from .engine import State
 from .main import create_app
+from .memory import share_heaps
 from .problems import Problem
 from .protocol import ConnectionLimits, GuardedProtocol
 from .settings import PREFIX, Settings, load_settings, unknown_variables
@@ -204,6 +205,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m api")
     """Serve until told to stop; return the process's exit code."""
     parsed = vars(argument_parser(prog).parse_args(arguments))
     given = {name: value for name, value in parsed.items() if value is not None}  # they win over variables
+    share_heaps()
     with logs.json_lines():
         try:
             settings = load_settings(given)

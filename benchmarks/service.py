@@ -19,14 +19,17 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image as PillowImage
 
 from api.settings import Settings
 from benchmarks.client import Connection, Service, free_port, our_service, percentile, serve
 from benchmarks.timing import median_ms
 from emotion_yolo.imaging import ImageLimits, decode
 from emotion_yolo.inference.artefact import read_spec
+from emotion_yolo.inference.close_up import cut_out
 from emotion_yolo.inference.detector import Detector
+from emotion_yolo.structures.detections import Detections
+from emotion_yolo.structures.images import Image
 
 SIZES = {"640x480": (640, 480), "12 MP": (4000, 3000)}
 CLIENTS = (1, 16)
@@ -52,24 +55,42 @@ class Aim:
 def pictures(photo: Path) -> dict[str, bytes]:
     """Return the photo as JPEG in each size."""
     made = {}
-    with Image.open(photo) as opened:
+    with PillowImage.open(photo) as opened:
         rgb = opened.convert("RGB")
     for name, size in SIZES.items():
         buffer = io.BytesIO()
-        rgb.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=88)
+        rgb.resize(size, PillowImage.Resampling.LANCZOS).save(buffer, "JPEG", quality=88)
         made[name] = buffer.getvalue()
     return made
 
 
 def network_alone(model: Path, imgsz: int, threads: int, precision: Any, files: dict[str, bytes]) -> dict[str, Any]:
-    """Time decoding and the network without any service around them; medians in ms."""
+    """Time decoding, and the network on the picture and on the close-ups of its faces, with nothing around them.
+
+    Medians in ms; `close_ups` is of all of them.
+    """
     detector = Detector.load(model, imgsz=imgsz, threads=threads, precision=precision)
     timings: dict[str, Any] = {}
     for name, data in files.items():
         decoded = median_ms(lambda data=data: decode(data, ImageLimits(), fit=imgsz))
-        tensor, _ = detector.preprocess(decode(data, ImageLimits(), fit=imgsz).pixels)
-        timings[name] = {"decode": decoded, "network": median_ms(lambda tensor=tensor: detector.infer(tensor))}
+        pixels = decode(data, ImageLimits(), fit=imgsz).pixels
+        tensor, box = detector.preprocess(pixels)
+        found = detector.postprocess(detector.infer(tensor), box)
+        timings[name] = {
+            "decode": decoded,
+            "network": median_ms(lambda tensor=tensor: detector.infer(tensor)),
+            "close_ups": close_ups_alone(detector, found, pixels),
+        }
     return timings
+
+
+def close_ups_alone(detector: Detector, found: Detections, pixels: Image) -> float:
+    """Return the ms that the network takes for all close-ups of the faces `found`."""
+    given = detector.spec.close_up
+    if not given or not len(found):
+        return 0.0
+    seen, _ = cut_out(pixels, found.xyxy[0], given)
+    return 2 * min(len(found), given.faces) * median_ms(lambda: detector.infer(seen))  # each with its mirror image
 
 
 @dataclass
@@ -157,8 +178,8 @@ def aims(results: dict[str, Any]) -> list[Aim]:
     ours, naive, alone = results["ours"], results.get("naive"), results["alone"]
     found = [
         Aim(
-            f"server time at 1 client / (decode + network alone), {size}",
-            ours[f"{size}, 1"]["server_p50"] / (alone[size]["decode"] + alone[size]["network"]),
+            f"server time at 1 client / (decode + network, close-ups included), {size}",
+            ours[f"{size}, 1"]["server_p50"] / sum(alone[size].values()),
             1.15,
         )
         for size in alone
@@ -188,10 +209,12 @@ def table(results: dict[str, Any]) -> str:
             if isinstance(row, dict):
                 figures = f"{row['p50']:.1f} | {row['p99']:.1f} | {row['pictures_s']:.1f} | {row['cpu_ms']:.1f}"
                 lines.append(f"| {side}, {case} clients | {figures} | {row['refused']:.0f} |")
-    lines += ["", "| | decode ms | network ms | server p50, 1 client, ms |", "|---|---|---|---|"]
+    lines += ["", "| | decode ms | network ms | close-ups ms | server p50, 1 client, ms |", "|---|---|---|---|---|"]
     for size, alone in results["alone"].items():
         server = results["ours"][f"{size}, 1"]["server_p50"]
-        lines.append(f"| {size} | {alone['decode']:.2f} | {alone['network']:.2f} | {server:.2f} |")
+        lines.append(
+            f"| {size} | {alone['decode']:.2f} | {alone['network']:.2f} | {alone['close_ups']:.2f} | {server:.2f} |"
+        )
     lines += ["", "| | start to ready s | RSS MB | peak MB |", "|---|---|---|---|"]
     for side in ("ours", "naive"):
         if row := results.get(side):

@@ -1,4 +1,8 @@
 import gc
+import os
+import platform
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -100,3 +104,34 @@ def test_a_drawn_picture_shows_what_detect_finds_in_a_large_one(client: TestClie
     drawn = client.post("/v1/annotate", files={"file": photo}, headers={"accept": "image/png"})
     assert drawn.headers["content-length"] == str(len(drawn.content))
     assert len(found["detections"]) == 2
+
+
+_HEAPS = """
+import ctypes, threading
+from api.memory import share_heaps
+share_heaps()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+together = threading.Barrier(16)
+def allocate():
+    together.wait()
+    for _ in range(1000):
+        libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="these are glibc's heaps")
+def test_threads_share_few_heaps() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    done = subprocess.run([sys.executable, "-c", _HEAPS], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.count("<heap nr=") == 2

@@ -147,18 +147,15 @@ def test_training_twice_gives_the_same_weights(trained: Path, tmp_path: Path) ->
 
 
 def test_the_result_is_averaged_with_the_starting_weights(trained: Path, tmp_path: Path) -> None:
+    # A training that moves weights by some 0.005 and is a twentieth of the result moves them by a twentieth of that.
     begin = trained / "models/trained/weights.pt"
-    networks = {"begin": YOLO(begin).model.state_dict()}
-    for alpha in (1.0, 0.5):
-        root = project(tmp_path / str(alpha), weights=str(begin), wise_ft_alpha=alpha, epochs=1, lr0=0.01)
-        process = start(root)
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-        networks[str(alpha)] = YOLO(root / "models/trained/weights.pt").model.state_dict()
-    first = "model.0.conv.weight"
-    begun, ended, between = (networks[name][first].float() for name in ("begin", "1.0", "0.5"))
-    assert (ended - begun).abs().max() > 0.005
-    torch.testing.assert_close(between, (begun + ended) / 2, atol=1e-3, rtol=2e-3)
+    root = project(tmp_path, weights=str(begin), wise_ft_alpha=0.05, epochs=1, lr0=0.01)
+    process = start(root)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    networks = (YOLO(path).model.state_dict() for path in (begin, root / "models/trained/weights.pt"))
+    begun, averaged = (network["model.0.conv.weight"].float() for network in networks)
+    assert 0.0001 < (averaged - begun).abs().max() < 0.002
 
 
 def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -> None:
