@@ -65,4 +65,4 @@ def scores_of(raw: Tensor, box: Box) -> Tensor | None:
 
 def mirrored(close_up: Image) -> Image:
     """Return the mirror image of a close-up [1, S, S, 3]; the face in its middle keeps its box."""
-    return np.ascontiguousarray(close_up[:, :, ::-1])
+    return np.asarray(cv2.flip(close_up[0], 1), np.uint8)[None]  # faster than a reversed copy
