@@ -104,7 +104,7 @@ def _network(box_side: int, channels: int) -> onnx.ModelProto:
         "side": np.float32(box_side),
         "x_axis": np.int64(3),
         "y_axis": np.int64(2),
-        "flat": np.asarray([1, channels, -1], np.int64),
+        "flat": np.asarray([0, channels, -1], np.int64),
         "first": np.asarray([0], np.int64),
         "second": np.asarray([1], np.int64),
         "channel": np.asarray([1], np.int64),
@@ -132,8 +132,8 @@ def _network(box_side: int, channels: int) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "painted-cells",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, "height", "width"])],
-        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, channels, "anchors"])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, "height", "width"])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", channels, "anchors"])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

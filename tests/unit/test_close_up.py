@@ -71,7 +71,7 @@ def answer(*boxes: tuple[list[float], Emotion, float]) -> np.ndarray:
         scores = np.full(8, 0.01)
         scores[emotion] = value
         rows.append([*cxcywh, *scores])
-    return np.asarray(rows, np.float32).T[None]
+    return np.asarray(rows, np.float32).T
 
 
 def test_the_surest_box_that_overlaps_the_face_names_it() -> None:
@@ -88,7 +88,7 @@ def test_the_surest_box_that_overlaps_the_face_names_it() -> None:
 def test_a_face_that_is_not_seen_again_has_no_scores() -> None:
     elsewhere = answer(([10, 10, 32, 32], Emotion.ANGER, 0.9))
     nothing = elsewhere.copy()
-    nothing[0, :4, 0], nothing[0, 4:] = [48, 48, 32, 32], 0
+    nothing[:4, 0], nothing[4:] = [48, 48, 32, 32], 0
     assert scores_of(elsewhere, box(32, 32, 64, 64)) is None
     assert scores_of(nothing, box(32, 32, 64, 64)) is None
 

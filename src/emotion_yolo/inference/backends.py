@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from emotion_yolo.errors import ModelError
 from emotion_yolo.inference.artefact import ModelSpec, checked_file
-from emotion_yolo.inference.letterbox import Canvas
 from emotion_yolo.structures.images import Image
 
 Tensor = NDArray[np.float32]
 Infer = Callable[[Image], Tensor]
+Shape = tuple[int, int, int]
+"""Of a network's input: pictures, width and height in px."""
 Backend = Literal["auto", "openvino", "onnx"]
 Precision = Literal["auto", "f32", "bf16"]
 
@@ -74,9 +75,9 @@ class OpenVinoRequests:
 
 
 def openvino_backend(
-    folder: Path, spec: ModelSpec, canvases: Sequence[Canvas], *, threads: int, precision: Precision
+    folder: Path, spec: ModelSpec, shapes: Sequence[Shape], *, threads: int, precision: Precision
 ) -> Infer:
-    """Compile the network of `folder` for each of `canvases`; the function takes [1, h, w, 3] uint8 of one of them.
+    """Compile the network of `folder` for each of `shapes`; the function takes [B, h, w, 3] uint8 of one of them.
 
     Raises:
         ModelError: a file that is missing, damaged, or no network.
@@ -90,10 +91,10 @@ def openvino_backend(
     threads = threads or _quota()
     streams = max(available_cores() // threads, 1) if threads else 1
 
-    def compiled(canvas: Canvas) -> OpenVinoRequests:
-        width, height = canvas
+    def compiled(shape: Shape) -> OpenVinoRequests:
+        pictures, width, height = shape
         model = network.clone()
-        model.reshape([1, 3, height, width])
+        model.reshape([pictures, 3, height, width])
         # Layout and type are changed within the network, where it takes a tenth of the time.
         steps = PrePostProcessor(model)
         steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
@@ -103,19 +104,20 @@ def openvino_backend(
 
     try:
         network = ov.Core().read_model(path)
-        with ThreadPoolExecutor(len(canvases)) as pool:
-            requests_of = dict(zip(canvases, pool.map(compiled, canvases), strict=True))
+        with ThreadPoolExecutor(len(shapes)) as pool:
+            requests_of = dict(zip(shapes, pool.map(compiled, shapes), strict=True))
     except RuntimeError as error:
         raise ModelError(f"{path}: OpenVINO cannot read it: {error}") from error
 
     def infer(tensor: Image) -> Tensor:
-        return requests_of[tensor.shape[2], tensor.shape[1]](tensor)
+        pictures, height, width, _ = tensor.shape
+        return requests_of[pictures, width, height](tensor)
 
     return infer
 
 
 def onnxruntime_backend(folder: Path, spec: ModelSpec, *, threads: int) -> Infer:
-    """Load the ONNX network of `folder`; the function takes [1, h, w, 3] uint8 of any multiples of the stride.
+    """Load the ONNX network of `folder`; the function takes [B, h, w, 3] uint8 of any multiples of the stride.
 
     Raises:
         ModelError: a file that is missing, damaged, or no network.
@@ -138,5 +140,5 @@ def onnxruntime_backend(folder: Path, spec: ModelSpec, *, threads: int) -> Infer
 
 
 def as_planes(tensor: Image) -> Tensor:
-    """Bring [1, h, w, 3] uint8 to what the exported network itself takes: float32 [1, 3, h, w] in 0-1."""
+    """Bring [B, h, w, 3] uint8 to what the exported network itself takes: float32 [B, 3, h, w] in 0-1."""
     return np.ascontiguousarray(tensor.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)

@@ -51,11 +51,11 @@ def cut_out(image: Image, xyxy: Box, given: CloseUp, *, pad: int = PAD_GREY) -> 
 
 
 def scores_of(raw: Tensor, box: Box) -> Tensor | None:
-    """Return the eight scores, sharing out 1, of the face at `box` [4] in the network's answer [1, 12, A]; or None.
+    """Return the eight scores, sharing out 1, of the face at `box` [4] in the network's answer [12, A]; or None.
 
     They are those of the surest of the boxes that overlap it; None where no box does, or none has any score.
     """
-    cxcywh, scores = raw[0, :4].T, raw[0, 4:].T  # [A, 4], [A, 8]
+    cxcywh, scores = raw[:4].T, raw[4:].T  # [A, 4], [A, 8]
     half = cxcywh[:, 2:] / 2
     corners = np.concatenate([cxcywh[:, :2] - half, cxcywh[:, :2] + half], axis=1)
     confidence = np.where(iou_matrix(corners, box[None])[:, 0] >= _SAME_FACE, scores.sum(axis=1), 0)

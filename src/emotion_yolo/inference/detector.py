@@ -74,10 +74,12 @@ class Detector:
         if backend == "auto":
             backend = "openvino" if find_spec("openvino") else "onnx"
         chosen: tuple[Canvas, ...] = ((size, size),) if square else canvases(size, stride=stride)
-        inputs = dict.fromkeys((*chosen, *([(spec.close_up.side,) * 2] if spec.close_up else [])))
+        inputs = [(1, *canvas) for canvas in chosen]
+        if spec.close_up:  # with its mirror image
+            inputs.append((2, spec.close_up.side, spec.close_up.side))
         try:
             infer = (
-                openvino_backend(folder, spec, tuple(inputs), threads=threads, precision=precision)
+                openvino_backend(folder, spec, inputs, threads=threads, precision=precision)
                 if backend == "openvino"
                 else onnxruntime_backend(folder, spec, threads=threads)
             )
@@ -100,7 +102,7 @@ class Detector:
         )
 
     def infer(self, tensor: Image) -> Tensor:
-        """Run the network on [1, h, w, 3] uint8 RGB; returns [1, 12, A]."""
+        """Run the network on [1, h, w, 3] uint8 RGB, one of `canvases`; returns [1, 12, A]."""
         return self._infer(tensor)
 
     def postprocess(
@@ -139,7 +141,7 @@ class Detector:
         for row, xyxy in enumerate(found.xyxy[: given.faces]):
             seen, box = cut_out(image, xyxy / factor, given, pad=self.spec.input.pad)
             on_phase("preprocess")
-            answers = [self._infer(seen), self._infer(mirrored(seen))]
+            answers = self._infer(np.concatenate([seen, mirrored(seen)]))
             on_phase("inference")
             scores = [scores for answer in answers if (scores := scores_of(answer, box)) is not None]
             if scores:
