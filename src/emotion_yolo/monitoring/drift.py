@@ -59,18 +59,22 @@ def compared(reference: Observations, window: Observations) -> dict[str, tuple[C
         ours, theirs = ((side.pictures if of_picture else side.faces)[name] for side in (reference, window))
         if len(ours):
             pictures = np.repeat(np.arange(len(window)), 1 if of_picture else window.counts)
-
-            def rare(unseen: NDArray[np.bool_], pictures: Indices = pictures) -> bool:
-                return len(np.unique(pictures[unseen])) <= most
-
             if name == CATEGORICAL:
-                known = np.isin(theirs, ours)
-                theirs = theirs[known] if rare(~known) else theirs
+                unknown = ~np.isin(theirs, ours)
+                theirs = theirs[~unknown] if _count(pictures, unknown) <= most else theirs
             else:
                 low, high = ours.min(), ours.max()
-                theirs = theirs.clip(low if rare(theirs < low) else -np.inf, high if rare(theirs > high) else np.inf)
+                theirs = theirs.clip(
+                    low if _count(pictures, theirs < low) <= most else -np.inf,
+                    high if _count(pictures, theirs > high) <= most else np.inf,
+                )
         columns[name] = (ours, theirs)
     return columns
+
+
+def _count(pictures: Indices, of_values: NDArray[np.bool_]) -> int:
+    """Return how many pictures have any of the values `of_values`; `pictures` are those of all values."""
+    return len(np.unique(pictures[of_values]))
 
 
 def _unseen_by_chance(reference: int, window: int) -> int:
