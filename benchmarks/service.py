@@ -180,7 +180,7 @@ def aims(results: dict[str, Any]) -> list[Aim]:
     ours, naive, alone = results["ours"], results.get("naive"), results["alone"]
     found = [
         Aim(
-            f"server time at 1 client / (decode + network, close-ups included), {size}",
+            f"server time at 1 client / (decode + network with close-ups), {size}",
             ours[f"{size}, 1"]["server_p50"] / sum(alone[size].values()),
             1.15,
         )

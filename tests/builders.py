@@ -4,6 +4,7 @@ The network of `exported_model` looks at each 32 px cell of its input and finds 
 one of eight, one an emotion (see `COLOURS`). A picture painted so has known faces, and every part behind it is real.
 """
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,15 @@ SEVEN = tuple(name for name in NAMES if name != "contempt")
 
 GREY = (114, 114, 114)
 """A colour without a face."""
+
+
+def uncovered() -> dict[str, str]:
+    """Return an environment for a process that a signal will interrupt, without coverage.
+
+    Coverage 7.17 takes a lock in Python code: if the exception of a signal's handler is raised there, the lock is never
+    released, and the process waits for it forever.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def exported_model(

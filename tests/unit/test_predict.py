@@ -20,7 +20,7 @@ from emotion_yolo.predict.run import predict
 from emotion_yolo.predict.sources import Inputs
 from emotion_yolo.structures.detections import Detections
 from emotion_yolo.video.reading import read_video
-from tests.builders import exported_model, painted, save_picture
+from tests.builders import exported_model, painted, save_picture, uncovered
 from tests.video_builders import motion_jpeg, timed, with_zeroed_frame
 
 COMMAND = [sys.executable, "-c", "from emotion_yolo.cli import main; main()", "predict"]
@@ -317,7 +317,8 @@ def test_an_interrupted_run_leaves_a_playable_copy_of_the_frames_so_far(
 ) -> None:
     clip = motion_jpeg(tmp_path / "clip.avi", 3000)
     command = [*COMMAND, str(clip), "--model", str(model), "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=uncovered(), **pipes)
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(20)]
     process.send_signal(number)
