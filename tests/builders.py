@@ -55,13 +55,13 @@ GREY = (114, 114, 114)
 """A colour without a face."""
 
 
-def uncovered() -> dict[str, str]:
-    """Return an environment for a process that a signal will interrupt, without coverage.
+def uncovered(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return an environment without coverage, for a process that a signal will interrupt.
 
     Coverage 7.17 takes a lock in Python code: if the exception of a signal's handler is raised there, the lock is never
     released, and the process waits for it forever.
     """
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
 
 
 def exported_model(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from emotion_yolo.yolo.hardware import several_gpus
 from emotion_yolo.yolo.trainer import Epoch
 from emotion_yolo.yolo.training import fingerprint, read_results
 from emotion_yolo.yolo.view import write_view
-from tests.builders import CELL, COLOURS, painted, painted_labels, prepared_set
+from tests.builders import CELL, COLOURS, painted, painted_labels, prepared_set, uncovered
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -53,10 +54,10 @@ def project(root: Path, **train: Any) -> Path:
     return root
 
 
-def start(root: Path) -> subprocess.Popen[str]:
+def start(root: Path, environment: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
     # One thread: two that share a busy core spend their time waiting for each other.
     threads = {"OMP_NUM_THREADS": "1"}
-    environment = os.environ | threads | {"PYTHONPATH": str(REPOSITORY / "src"), "PYTHONWARNINGS": "ignore"}
+    environment = {**environment, **threads, "PYTHONPATH": str(REPOSITORY / "src"), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "emotion_yolo.stages.train"]
     return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -147,7 +148,7 @@ def test_training_twice_gives_the_same_weights(trained: Path, tmp_path: Path) ->
 
 
 def test_the_result_is_averaged_with_the_starting_weights(trained: Path, tmp_path: Path) -> None:
-    # A training that moves weights by some 0.005 and is a twentieth of the result moves them by a twentieth of that.
+    # Two steps of AdamW at 0.01 move weights by that; a twentieth of the trained ones by a twentieth of it.
     begin = trained / "models/trained/weights.pt"
     root = project(tmp_path, weights=str(begin), wise_ft_alpha=0.05, epochs=1, lr0=0.01)
     process = start(root)
@@ -155,13 +156,13 @@ def test_the_result_is_averaged_with_the_starting_weights(trained: Path, tmp_pat
     assert process.returncode == 0, errors
     networks = (YOLO(path).model.state_dict() for path in (begin, root / "models/trained/weights.pt"))
     begun, averaged = (network["model.0.conv.weight"].float() for network in networks)
-    assert 0.0001 < (averaged - begun).abs().max() < 0.002
+    assert (averaged - begun).abs().max().item() == pytest.approx(0.0005, rel=0.3)
 
 
 def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -> None:
     root = project(tmp_path, epochs=14, amp="bf16", cls_pw=0.3)  # so many that none is over before the signal comes
     for how, returned in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        process = start(root)
+        process = start(root, uncovered())
         (folder,) = _checkpoint_folders(root)
         journal = folder / "epochs.jsonl"
         before = len(journal.read_text().splitlines()) if journal.exists() else 0

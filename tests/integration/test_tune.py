@@ -20,6 +20,7 @@ from emotion_yolo.recipes.workspace import Workspace
 from emotion_yolo.tracking.curves import Curves
 from emotion_yolo.tuning.report import write_report
 from emotion_yolo.tuning.running import _curve, _Epochs, tune
+from tests.builders import uncovered
 from tests.pull_builders import commit, git, make_project
 
 CLI = "from emotion_yolo.cli import main; main()"
@@ -134,7 +135,8 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", CLI, "tune", "rate", *arguments]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+        environment = uncovered(self.environment)
+        return subprocess.Popen(command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True)
 
     def tune(self, trials: int | None = None, *, restart: bool = False) -> list[dict[str, str]]:
         """Tune in this process, which saves the imports; returns the rows of the table, and fills `said`."""

@@ -67,10 +67,13 @@ OnEpoch = Callable[[Epoch], None]
 
 
 class EmotionValidator(DetectionValidator):
-    """Ultralytics' validator without its time limit: the same weights give the same figures on a busy machine."""
+    """Ultralytics' validator with mAP50 as fitness, and without its time limit.
+
+    The same weights give the same figures on a busy machine.
+    """
 
     def get_stats(self) -> dict[str, Any]:
-        """Return the metrics; `fitness` is mAP50."""
+        """Return the metrics with mAP50 as `fitness`."""
         stats: dict[str, Any] = super().get_stats()
         return stats | {"fitness": stats[FITNESS]}
 
@@ -309,9 +312,9 @@ class EmotionTrainer(DetectionTrainer):
 def batch_norm_momentum(batches: int) -> float:
     """Return the share of a batch in the running statistics of batch normalisation, for epochs of so many batches.
 
-    Ultralytics' 0.03 suits epochs of 33 batches or more. In an epoch of 8 it replaces a fifth of the pretrained
-    network's statistics while the weights move on, and for some epochs the network answers worse than before training;
-    up to PyTorch's default of 0.1, an epoch replaces two thirds.
+    Ultralytics' 0.03 replaces two thirds of the pretrained network's statistics in an epoch of 33 batches, but a fifth
+    in one of 8, while the weights move on: for some epochs the network answers worse than before training. Shorter
+    epochs have a larger share, up to PyTorch's default of 0.1.
     """
     return min(max(1 / batches, 0.03), 0.1)
 
