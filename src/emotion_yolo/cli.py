@@ -13,7 +13,7 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 
 from emotion_yolo import paths
-from emotion_yolo.errors import DependencyError, ParamsError, RecipeError
+from emotion_yolo.errors import DependencyError, RecipeError
 from emotion_yolo.process import run_process
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -385,24 +385,22 @@ def doctor(
 @app.command("train-classifier")
 @_needs("train")
 def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = paths.CLASSIFIER) -> None:
-    """Train a classifier of face crops for prepare.teacher.classifier; resumes an interrupted training.
+    """Train a classifier of face crops that teaches the detector; resumes an interrupted training.
 
-    Its settings are the section `classifier` of params.yaml.
+    Its settings are the section `classifier` of params.yaml. The ONNX file is for prepare.teacher.classifier, the one
+    beside it, classifier.pt, for train.compose.teachers.
     """
-    from emotion_yolo.data.prepared import read_crops
-    from emotion_yolo.expression.crops import Crops
     from emotion_yolo.expression.exporting import export_classifier, temperature_of
-    from emotion_yolo.expression.face_net import read_face_weights, start_net
-    from emotion_yolo.expression.training import Epoch, fingerprint, logits_of, train_classifier
-    from emotion_yolo.params import load_params, model_path
+    from emotion_yolo.expression.teacher_training import prepare_training
+    from emotion_yolo.expression.teaching import save_teacher
+    from emotion_yolo.expression.training import Epoch, logits_of, train_classifier
+    from emotion_yolo.params import load_params
 
-    params = load_params().classifier
-    if (folder := model_path(params.weights)) is None:
-        raise ParamsError("classifier.weights names no model; set it to the folder `model` of @vladmandic/face-api")
-    weights = read_face_weights(folder)
-    train, valid = (Crops.read(read_crops(paths.PREPARED, split)) for split in ("train", "valid"))
-    typer.echo(f"{len(train):,} train crops, {len(valid):,} valid crops", err=True)
-    checkpoint = paths.CHECKPOINTS / f"classifier-{fingerprint(train, params, weights)}.pt"
+    given = load_params()
+    params = given.classifier
+    net, train, valid, name = prepare_training(paths.PREPARED, params, given.train.compose)
+    typer.echo(f"{len(train):,} batches an epoch, {len(valid):,} valid crops", err=True)
+    checkpoint = paths.CHECKPOINTS / f"classifier-{name}.pt"
     if checkpoint.is_file():
         typer.echo(f"resuming from {checkpoint}", err=True)
     start, first = time.monotonic(), 0
@@ -414,10 +412,10 @@ def classifier(out: Annotated[Path, typer.Option(help="ONNX file to write")] = p
         line = f"epoch {epoch.number} of {params.epochs}: loss {epoch.loss:.3f}, valid top-1 {epoch.valid_top1:.3f}"
         typer.echo(f"{line}, about {left / 60:.0f} min left", err=True)
 
-    net = start_net(weights, train.pictures, params)
     net = train_classifier(net, train, valid, params, checkpoint=checkpoint, on_epoch=report_epoch)
     temperature = temperature_of(logits_of(net, valid), valid)
     export_classifier(net, temperature, out)
+    save_teacher(net, temperature, out.with_name(paths.TEACHER_NAME))
     checkpoint.unlink()
     typer.echo(f"{out}: written, temperature {temperature:.3f}; name it in prepare.teacher.classifier")
 

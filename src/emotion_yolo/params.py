@@ -175,6 +175,8 @@ class Compose(_Section):
     class_power: Share
     source_power: Share
     class_weights: dict[EmotionName, NonNegative]
+    teachers: Model
+    teacher_share: dict[str, Share]
 
 
 class Train(_Section):
@@ -315,6 +317,7 @@ class Classifier(Fitting):
 
     weights: Model
     norm_crops: Annotated[int, Field(ge=1)]
+    updates: Count
 
 
 class BaselineModel(_Section):
@@ -393,11 +396,12 @@ class Params(_Section):
         return Fitting.model_validate({**shared, **self.baselines.training, **self.baselines.models[name].training})
 
 
-MODEL_PARAMS: dict[str, Literal["weights", "detector", "classifier"]] = {
+MODEL_PARAMS: dict[str, Literal["weights", "detector", "classifier", "classifiers"]] = {
     "prepare.localise.detector": "detector",
     "prepare.teacher.detector": "detector",
     "prepare.teacher.classifier": "classifier",
     "train.weights": "weights",
+    "train.compose.teachers": "classifiers",
 }
 """Params that name a model which a stage of the graph reads, and the kind of each; deps in dvc.yaml."""
 

@@ -16,6 +16,8 @@ EXPORT = Path("models/export")
 RELEASE = Path("models/release")
 WEIGHTS_NAME = "weights.pt"
 CLASSIFIER = Path("models/classifier.onnx")
+TEACHER_NAME = "classifier.pt"
+"""What `train-classifier` writes beside it, for the detector's training."""
 CLASSIFIERS = Path("models/classifiers")
 """Trained baselines by name."""
 BASELINES = Path("models/baselines")

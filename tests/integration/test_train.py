@@ -19,8 +19,10 @@ import torch
 import yaml
 from ultralytics import YOLO
 
+from emotion_yolo.expression.face_net import FaceNet
+from emotion_yolo.expression.teaching import save_teacher
 from emotion_yolo.params import Train, load_params
-from emotion_yolo.paths import CHECKPOINTS
+from emotion_yolo.paths import CHECKPOINTS, TEACHER_NAME
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
 from emotion_yolo.structures.images import read_rgb
 from emotion_yolo.structures.labels import read
@@ -189,7 +191,7 @@ def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -
 
 
 COMPOSE = {"updates": 2, "close_ups": 4, "pictures": 1, "sets": {}, "class_power": 0.5, "source_power": 0.5}
-COMPOSE |= {"class_weights": {}}
+COMPOSE |= {"class_weights": {}, "teachers": "models/none", "teacher_share": {}}
 
 
 def test_a_training_on_composed_batches_survives_a_kill(tmp_path: Path) -> None:
@@ -210,6 +212,28 @@ def test_a_training_on_composed_batches_survives_a_kill(tmp_path: Path) -> None:
     assert all(np.isfinite(value) for value in metrics["last"].values())
     assert tuple(YOLO(root / "models/trained/weights.pt").model.names.values()) == NAMES
     assert read_rgb(tmp_path / "train_batch.jpg").shape[0] in {128, 160, 192}  # close-ups, of whatever side came first
+
+
+def test_teachers_are_asked_while_batches_are_composed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teachers = tmp_path / "models/phases/teacher"
+    teachers.mkdir(parents=True)
+    save_teacher(FaceNet(dropout=0.0), 1.0, teachers / TEACHER_NAME)
+    given = {**COMPOSE, "teachers": "models/phases", "teacher_share": {"crops": 0.5}}
+    root = project(tmp_path, epochs=1, compose=given, shares=1.0, sizes=[64], mirror=0.0)
+    process = start(root)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert epochs_of(root) == [1]
+
+
+def test_a_missing_teacher_is_said_before_training(tmp_path: Path) -> None:
+    root = project(tmp_path, epochs=1, compose={**COMPOSE, "teachers": "models/phases"})
+    process = start(root)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 11, errors
+    assert "models/phases: no classifier.pt in it" in errors
+    assert "Traceback" not in errors
 
 
 def test_composing_from_sheets_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from emotion_yolo.expression.augmentation import augmented, mixed, plain, smooth
 from emotion_yolo.expression.classifier import ExpressionClassifier
 from emotion_yolo.expression.crops import Crops
 from emotion_yolo.expression.exporting import export_classifier, temperature_of
-from emotion_yolo.expression.face_net import FaceNet, Weights, read_face_weights, start_net
-from emotion_yolo.expression.training import Epoch, fingerprint, logits_of, train_classifier
+from emotion_yolo.expression.face_net import FaceNet, read_face_weights
+from emotion_yolo.expression.starting import start_net
+from emotion_yolo.expression.tfjs import Weights
+from emotion_yolo.expression.training import CropBatches, Epoch, fingerprint, logits_of, train_classifier
 from emotion_yolo.params import Classifier, load_params
 from tests.builders import COLOURS, painted, painted_labels, prepared_set
 from tests.face_weights import write_face_weights
@@ -44,7 +46,9 @@ def train(weights: Weights) -> Callable[..., tuple[FaceNet, float]]:
         crops = coloured(options.pop("copies", 2))
         params = settings(**{"epochs": 2, "lr": 0.03, "batch": 8, **options})
         net = start_net(weights, crops.pictures, params)
-        net = train_classifier(net, crops, coloured(1), params, checkpoint=checkpoint, on_epoch=on_epoch)
+        net = train_classifier(
+            net, CropBatches(crops, params), coloured(1), params, checkpoint=checkpoint, on_epoch=on_epoch
+        )
         return net, temperature_of(logits_of(net, coloured(1)), coloured(1))
 
     return call
@@ -220,7 +224,9 @@ def fitted(train: Crops, checkpoint: Path, **changes: Any) -> tuple[Shades, list
     torch.manual_seed(0)
     epochs: list[Epoch] = []
     params = settings(**{**PLAIN, **changes})
-    return train_classifier(Shades(2), train, train, params, checkpoint=checkpoint, on_epoch=epochs.append), epochs
+    return train_classifier(
+        Shades(2), CropBatches(train, params), train, params, checkpoint=checkpoint, on_epoch=epochs.append
+    ), epochs
 
 
 @pytest.mark.parametrize("balance", ["weights", "sampling"])

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from emotion_yolo.data.sets import read_sets
 from emotion_yolo.errors import DependencyError, ModelError
 from emotion_yolo.evaluation.summary import DETAILS
 from emotion_yolo.expression.classifier import ExpressionClassifier
+from emotion_yolo.expression.teaching import load_teachers
 from emotion_yolo.inference.artefact import read_spec
 from emotion_yolo.sources.landing import exclusive
 from tests.builders import exported_model, painted, painted_labels, prepared_set, save_picture
@@ -256,6 +258,7 @@ def test_a_classifier_is_trained_from_the_prepared_crops_and_can_be_asked(folder
     assert "models/classifier.onnx: written" in printed
     soft_label = ExpressionClassifier(paths.CLASSIFIER, threads=1).soft_label(painted({(1, 1): 4}))
     assert soft_label.sum() == pytest.approx(1, abs=1e-3)
+    assert len(load_teachers(paths.CLASSIFIER.parent, torch.device("cpu"))) == 1
     assert not list(paths.CHECKPOINTS.iterdir())
 
 

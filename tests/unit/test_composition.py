@@ -54,7 +54,8 @@ def material(*, photographs: Photographs | None = None, patches: Textures | None
 
 def compose(**changes: Any) -> Compose:
     given = {"updates": 2, "close_ups": 6, "pictures": 8, "sets": {}, "class_power": 0.5, "source_power": 0.5}
-    return Compose.model_validate({**given, "class_weights": {}, **changes})
+    given |= {"class_weights": {}, "teachers": "models/none", "teacher_share": {}}
+    return Compose.model_validate({**given, **changes})
 
 
 def view(*, scale: float = 1.0, angle: float = 0.0, mirrored: float = 1.0, at: tuple[float, float] = (64, 64)) -> Views:
@@ -239,7 +240,9 @@ def test_pictures_are_mixed_and_their_faces_in_order() -> None:
         assert (np.diff(batch.index) >= 0).all()
         first.add(int(batch.ids[0]))
         sheets = batch.ids != FACE_ID
-        assert_faces_fill_their_boxes(Batch(batch.images, batch.boxes[sheets], batch.index[sheets], batch.ids[sheets]))
+        parts = (part[sheets] for part in (batch.boxes, batch.index, batch.ids, batch.faces))
+        assert_faces_fill_their_boxes(Batch(batch.images, *parts))
+        assert ((batch.faces == -1) == ~sheets).all()
     assert first == {3, 9, FACE_ID}
 
 

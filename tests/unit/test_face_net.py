@@ -8,7 +8,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from emotion_yolo.errors import ModelError
-from emotion_yolo.expression.face_net import SIDE, Weights, face_net, read_face_weights
+from emotion_yolo.expression.face_net import SIDE, face_net, read_face_weights
+from emotion_yolo.expression.tfjs import Weights
 from tests.face_weights import LAYERS, MANIFEST, write_face_weights
 
 

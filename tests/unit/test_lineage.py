@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from emotion_yolo.errors import ModelError, SourceError
 from emotion_yolo.export.artefact import collect
 from emotion_yolo.inference.artefact import Lineage
 from emotion_yolo.params import load_params
+from emotion_yolo.paths import TEACHER_NAME
 from emotion_yolo.tracking.lineage import data_digest, git_revision, input_digests, uncommitted
 from emotion_yolo.yolo.training import check
 from tests.builders import exported_model
@@ -129,11 +131,17 @@ def test_the_lineage_holds_the_digest_of_every_model_that_params_name(
     teacher = params.prepare.teacher.model_copy(update={"detector": "models/none", "classifier": "names.onnx"})
     localise = params.prepare.localise.model_copy(update={"detector": "finder"})
     prepare = params.prepare.model_copy(update={"teacher": teacher, "localise": localise})
-    train = params.train.model_copy(update={"weights": "start.pt"})
+    for place in ("b", "a"):
+        (tmp_path / "teachers" / place).mkdir(parents=True)
+        (tmp_path / "teachers" / place / TEACHER_NAME).write_bytes(place.encode())
+    compose = params.train.compose.model_copy(update={"teachers": "teachers"})
+    train = params.train.model_copy(update={"weights": "start.pt", "compose": compose})
+    of_each = "".join(f"{hashlib.sha256(place).hexdigest()}\n" for place in (b"a", b"b"))
     assert input_digests(params.model_copy(update={"prepare": prepare, "train": train})) == {
         "prepare.localise.detector": sha256_of(tmp_path / "finder/model.onnx"),
         "prepare.teacher.classifier": sha256_of(tmp_path / "names.onnx"),
         "train.weights": sha256_of(tmp_path / "start.pt"),
+        "train.compose.teachers": hashlib.sha256(of_each.encode()).hexdigest(),
     }
 
 

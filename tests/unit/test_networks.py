@@ -17,7 +17,7 @@ from emotion_yolo.errors import ModelError
 from emotion_yolo.expression.crops import Crops
 from emotion_yolo.expression.exporting import export_classifier
 from emotion_yolo.expression.networks import FaceClassifier, build, load, save
-from emotion_yolo.expression.training import logits_of, train_classifier
+from emotion_yolo.expression.training import CropBatches, logits_of, train_classifier
 from emotion_yolo.inference.classifier import CropClassifier
 from emotion_yolo.params import BaselineModel, load_params
 from emotion_yolo.structures.emotions import NAMES
@@ -63,7 +63,7 @@ def test_every_architecture_is_trained_saved_and_read_again(architecture: str, t
     params = load_params().classifier.model_copy(update={"epochs": 1, "batch": 7, "ema_decay": 0.5})
     start = built(architecture)
     before = {name: value.clone() for name, value in start.state_dict().items()}
-    net = train_classifier(start, crops, crops, params, checkpoint=tmp_path / "run.pt")
+    net = train_classifier(start, CropBatches(crops, params), crops, params, checkpoint=tmp_path / "run.pt")
     assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items())
     logits = logits_of(net, crops)
     assert logits.shape == (14, 7)

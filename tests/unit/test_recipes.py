@@ -146,6 +146,22 @@ def test_what_a_phase_starts_from_and_hands_on_has_to_fit(project: Path, recipe:
     assert any(finding in line for line in findings(project, recipe))
 
 
+def test_teachers_are_all_that_earlier_phases_hand_on_below_a_folder(project: Path) -> None:
+    handed_on = {"kind": "classifier", "hands_on": ["classifier"]}
+    classifier = {**handed_on, "params": {"classifier": {"weights": "params.yaml"}}}
+        "kind": "classifier",
+        "params": {"classifier": {"weights": "params.yaml"}},
+        "hands_on": ["classifier"],
+    }
+    taught = {"params": {"train": {"compose": {"teachers": "models/phases"}}}}
+    assert findings(project, with_phases(classifier, classifier, taught)) == []
+    only_one = {"params": {"train": {"compose": {"teachers": "models/phases/phase0"}}}}
+    (line,) = findings(project, with_phases(classifier, classifier, only_one))
+    assert "phases.phase1.hands_on: no later phase uses models/phases/phase1/classifier.onnx" in line
+    (line,) = findings(project, with_phases(taught))
+    assert "phase phase0: train.compose.teachers: models/phases: not handed on by an earlier phase" in line
+
+
 def test_cards_are_found_among_sets_too(project: Path) -> None:
     (project / "data.dvc").write_text(yaml.safe_dump({"meta": {"sets": {"faces": {"card": "sample"}}}}))
     assert findings(project, SMALL) == []

@@ -12,6 +12,7 @@ from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
 from ultralytics.utils import DEFAULT_CFG, nms
 from ultralytics.utils.tal import TaskAlignedAssigner
 
+from emotion_yolo.composition.loader import LABELS, SHARES
 from emotion_yolo.errors import ModelError, ParamsError
 from emotion_yolo.params import load_params
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
@@ -571,3 +572,23 @@ def test_a_network_of_other_classes_is_not_exported(tmp_path: Path) -> None:
     torch.save({"model": model, "train_args": {"task": "detect"}}, tmp_path / "pets.pt")
     with pytest.raises(ModelError, match=r"\['cat', 'dog'\]"):
         export_onnx(tmp_path / "pets.pt", tmp_path / "model.onnx", imgsz=64)
+
+
+def test_the_targets_of_close_ups_are_their_labels_and_what_the_teachers_see() -> None:
+    trainer = object.__new__(EmotionTrainer)
+    trainer.targets = torch.zeros(10, 8)  # two rows of the set's own, eight for the present batch
+    trainer.targets[:2] = 0.125
+    labels, seen = torch.eye(8)[[3, 0, 7]], torch.eye(8)[[4, 4, 4]]
+    asked: list[torch.Tensor] = []
+
+    def teachers(images: torch.Tensor) -> torch.Tensor:
+        asked.append(images)
+        return seen
+
+    batch = {"img": torch.rand(3, 3, 32, 32), LABELS: labels, SHARES: torch.tensor([[0.25], [0.0], [1.0]])}
+    taught = trainer._taught({**batch, "cls": torch.zeros(3, 1)}, teachers)  # type: ignore[arg-type] - asked alike
+    rows = taught["cls"].ravel().long() - (FACE_ID + 1)
+    assert rows.tolist() == [7, 8, 9]
+    assert torch.allclose(trainer.targets[rows], torch.lerp(labels, seen, batch[SHARES]))
+    assert torch.equal(trainer.targets[:2], torch.full((2, 8), 0.125))
+    assert asked[0] is batch["img"]

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from emotion_yolo.composition.material import Faces
 from emotion_yolo.data.prepared import CLASSES
 from emotion_yolo.errors import ParamsError
-from emotion_yolo.params import Compose
+from emotion_yolo.params import Compose, model_path
+from emotion_yolo.structures.emotions import FACE_ID
 
 
 def chances_of(sets: Sequence[Faces], compose: Compose) -> NDArray[np.float64]:
@@ -29,6 +30,24 @@ def chances_of(sets: Sequence[Faces], compose: Compose) -> NDArray[np.float64]:
             "params.yaml: train.compose.sets and class_weights leave no face to draw; give some a share above 0"
         )
     return np.asarray(chances / chances.sum())
+
+
+def teachers_shares(sets: Sequence[Faces], compose: Compose) -> NDArray[np.float64]:
+    """Return the teachers' share in the target of each face, [N] of all sets in order; 1 where nobody named an emotion.
+
+    Without teachers all are 0.
+
+    Raises:
+        ParamsError: a share for a set that is not there.
+    """
+    if unknown := sorted(set(compose.teacher_share) - {faces.name for faces in sets}):
+        expected = ", ".join(faces.name for faces in sets)
+        message = f"params.yaml: train.compose.teacher_share: {unknown[0]} is not there; expected one of {expected}"
+        raise ParamsError(message)
+    if model_path(compose.teachers) is None:
+        return np.zeros(sum(len(faces) for faces in sets))
+    shares = [np.where(faces.emotions == FACE_ID, 1.0, compose.teacher_share.get(faces.name, 0.0)) for faces in sets]
+    return np.concatenate(shares)
 
 
 def _within(faces: Faces, compose: Compose) -> NDArray[np.float64]:

@@ -22,7 +22,10 @@ CLOSE_UP = 160
 """px, side of a close-up, which `export.close_up` is served with; some are of another side, see `_OTHER_SIDES`."""
 
 _OTHER_SIDES, _USUAL_SIDE = (128, 192), 0.75  # the chance of the usual one
-_FACE = 0.75  # part of a close-up's side that the longer side of its face has
+SIDES = (CLOSE_UP, *_OTHER_SIDES)
+FACE = 0.75
+"""Part of a close-up's side that the longer side of its face has."""
+
 _USUAL_FACES, _ANY_FACES = (0.84, 1.18), (0.6, 1.4)  # factors to that; every fifth close-up is of the wider range
 _MOST_TURNED, _MOST_TILTED = 0.26, 0.15  # radians; of a face, and of a photograph
 _COVERED = 0.12
@@ -40,6 +43,11 @@ _LEAST_LABELLED = 6  # px of height
 _FACE_OF_PHOTOGRAPH = 60.0  # px; photographs are changed as if their faces had it
 
 
+def close_ups_of(count: int, side: int) -> int:
+    """Return how many close-ups of `side` px have the pixels of `count` usual ones."""
+    return max(round(count * (CLOSE_UP / side) ** 2), 1)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Pictures and the faces on them."""
@@ -52,6 +60,8 @@ class Batch:
     """[N] the picture of each face."""
     ids: NDArray[np.int64]
     """[N] class ids, see `Material.targets`."""
+    faces: NDArray[np.int64]
+    """[N] which of all faces of `Material.faces` it is, in order; -1 of a photograph."""
 
 
 class Composer:
@@ -68,18 +78,18 @@ class Composer:
         draws = self._draws
         usual = draws.numbers.random() < _USUAL_SIDE
         side = CLOSE_UP if usual else int(draws.numbers.choice(_OTHER_SIDES))
-        count = max(round(count * (CLOSE_UP / side) ** 2), 1)
+        count = close_ups_of(count, side)
         factor = np.where(
             draws.some(count, 0.8),
             draws.numbers.uniform(*_USUAL_FACES, count),
             draws.numbers.uniform(*_ANY_FACES, count),
         )
-        longer = side * _FACE * factor
+        longer = side * FACE * factor
         at = side / 2 + draws.numbers.normal(0, 0.035, (count, 2)).clip(-0.1, 0.1) * side
         angle = draws.angles(count, chance=0.5, most=_MOST_TURNED)
         images, boxes, faces = self._tiles(side, longer, at, angle)
         images = covered(changed(images, longer, draws, strength=1.0), draws, chance=_COVERED)
-        return Batch(images, boxes, np.arange(count), self._ids[faces])
+        return Batch(images, boxes, np.arange(count), self._ids[faces], faces)
 
     def pictures(self, count: int, side: int) -> Batch:
         """Return `count` sheets, photographs and pictures without a face, of `side` px, a multiple of 32.
@@ -95,7 +105,7 @@ class Composer:
             images = without_faces(empty, side, self._draws, patches=self._material.patches)
             faces = np.full(empty, _FACE_OF_PHOTOGRAPH)
             images = changed(images, faces, self._draws, strength=_PICTURE_STRENGTH[1])
-            parts.append(Batch(images, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, np.int64)))
+            parts.append(Batch(images, np.zeros((0, 4)), *(np.zeros(0, np.int64) for _ in range(3))))
         return joined(parts, self._draws.numbers.permutation(count))
 
     def _tiles(
@@ -152,7 +162,7 @@ class Composer:
         images = functional.pad(images, (0, rest, 0, rest), value=GREY)
         row, column = np.divmod(np.arange(tiles) % (grid * grid), grid)
         boxes = boxes + np.stack([column, row, column, row], axis=1) * tile
-        return Batch(images, boxes, np.arange(tiles) // (grid * grid), self._ids[faces])
+        return Batch(images, boxes, np.arange(tiles) // (grid * grid), self._ids[faces], faces)
 
     def _windows(self, photographs: Photographs, count: int, side: int) -> Batch:
         """Return windows of photographs; what lies outside a photograph is grey."""
@@ -179,7 +189,7 @@ class Composer:
             if x2 > x1 and y2 > y1:
                 part = images[picture, :, y1:y2, x1:x2]
                 part[:] = part.mean((1, 2), keepdim=True)
-        return Batch(images, boxes[kept], index[kept], ids[kept])
+        return Batch(images, boxes[kept], index[kept], ids[kept], np.full(int(kept.sum()), -1))
 
 
 def _window(wh: Floats, faces: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
@@ -213,4 +223,5 @@ def joined(parts: list[Batch], order: NDArray[np.int64]) -> Batch:
         np.concatenate([part.boxes for part in parts])[faces],
         index[faces],
         np.concatenate([part.ids for part in parts])[faces],
+        np.concatenate([part.faces for part in parts])[faces],
     )

@@ -75,6 +75,12 @@ class Material:
     labels: tuple[dict[str, NDArray[np.float32]], ...]
     """Of each picture `cls` [n, 1] and `bboxes` xywhn [n, 4], as Ultralytics' data sets list them."""
 
+    def labels_of(self, faces: Faces) -> NDArray[np.float32]:
+        """Return the probabilities of the emotions [N, 8] as labelled; all alike where nobody named one."""
+        alike = np.full((1, len(NAMES)), 1 / len(NAMES), np.float32)
+        rows = np.concatenate([np.eye(len(NAMES), dtype=np.float32), alike, self.targets])
+        return np.asarray(rows[faces.ids], np.float32)
+
 
 def read_material(root: Path, *, device: Device) -> Material:
     """Read the train split of the prepared set in `root` into the memory of `device`.

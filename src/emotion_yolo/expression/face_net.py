@@ -5,27 +5,20 @@ expresses. This one has learnt the first from three million pictures (Davis King
 domain). They are read as face-api.js packs them: eight bits a number, in TensorFlow.js' format.
 """
 
-import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emotion_yolo.errors import ModelError
-from emotion_yolo.expression.augmentation import plain
-from emotion_yolo.params import Classifier
+from emotion_yolo.expression.tfjs import Folded, Weights, named, read_tfjs, unfold
 from emotion_yolo.structures.emotions import NAMES
 
 SIDE = 150
 """px of its square input, which the recognition network was trained at."""
 
-Weights = dict[str, NDArray[np.float32]]
-
-_MANIFEST = "face_recognition_model-weights_manifest.json"
+MANIFEST = "face_recognition_model-weights_manifest.json"
 _MEAN = (122.782, 117.001, 104.298)  # RGB, 0-255, of the pictures it was trained on
 _BLOCKS = (
     ("conv32_1", 32, 32), ("conv32_2", 32, 32), ("conv32_3", 32, 32),
@@ -43,26 +36,7 @@ def read_face_weights(folder: Path) -> Weights:
     Raises:
         ModelError: files that are missing, cut off, or of another network.
     """
-    path = folder / _MANIFEST
-    try:
-        (group,) = json.loads(path.read_text("utf-8"))
-        raw = b"".join((folder / name).read_bytes() for name in group["paths"])
-        weights: Weights = {}
-        offset = 0
-        for entry in group["weights"]:
-            packed = entry.get("quantization")
-            kind = np.dtype(packed["dtype"] if packed else "float32")
-            values = np.frombuffer(raw, kind, int(np.prod(entry["shape"])), offset).astype(np.float32)
-            offset += values.size * kind.itemsize
-            if packed:
-                values = values * np.float32(packed["scale"]) + np.float32(packed["min"])
-            weights[entry["name"]] = values.reshape(entry["shape"])
-    except OSError as error:
-        where = f"{error.filename}: cannot be read ({error.strerror})"
-        raise ModelError(f"{where}; name the folder `model` of face-api.js") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not the weights that face-api.js comes with: {error}") from error
-    return weights
+    return read_tfjs(folder / MANIFEST, package="face-api.js", folder="model")
 
 
 class _Conv(nn.Module):
@@ -129,52 +103,23 @@ class FaceNet(nn.Module):
 def face_net(weights: Weights, crops: Tensor, *, dropout: float) -> FaceNet:
     """Build the network with the recognition network's weights and a new head.
 
-    dlib folds its batch norms into a scale and a shift for each channel. Here they become batch norms again, because a
-    network without any is hard to train: their statistics are those of `crops` [B, 3, 150, 150], and their weights
-    chosen so that they still do what the scale and the shift did.
+    dlib folds its batch norms into a scale and a shift for each channel. Here they become batch norms again, with the
+    statistics of `crops` [B, 3, 150, 150].
 
     Raises:
         ModelError: weights of another network.
     """
     net = FaceNet(dropout=dropout)
-    layers = {"conv32_down": net.stem}
-    for (name, *_), block in zip(_BLOCKS, net.blocks, strict=True):
-        layers |= {f"{name}/conv1": block.first, f"{name}/conv2": block.second}  # type: ignore[dict-item]
-    handles = []
-    try:
-        for name, layer in layers.items():
-            kernel = torch.from_numpy(weights[f"{name}/conv/filters"].transpose(3, 2, 0, 1).copy())
-            if kernel.shape != layer.conv.weight.shape:
-                raise ModelError(
-                    f"{name} has a kernel of {list(kernel.shape)}, expected {list(layer.conv.weight.shape)}"
-                )
-            layer.conv.weight.data = kernel
-            affine = (weights[f"{name}/{part}"] for part in ("conv/bias", "scale/weights", "scale/biases"))
-            handles.append(layer.norm.register_forward_pre_hook(_unfold(*map(torch.from_numpy, affine))))
-    except KeyError as error:
-        raise ModelError(f"the face recognition weights have no {error}; they are another network's") from error
-    net.eval()
-    with torch.no_grad():
-        net(crops)  # layer by layer, so that each sees what the ones before it, already set, answer
-    for handle in handles:
-        handle.remove()
+    unfold(net, _folded(net, weights), crops)
     return net.to(memory_format=torch.channels_last)
 
 
-def start_net(weights: Weights, pictures: Tensor, params: Classifier) -> FaceNet:
-    """Build the network to train on `pictures` [N, 3, H, W] uint8, some of which give its first statistics."""
-    torch.manual_seed(params.seed)
-    chosen = torch.randperm(len(pictures))[: params.norm_crops]
-    return face_net(weights, plain(pictures[chosen], imgsz=SIDE), dropout=params.dropout)
-
-
-def _unfold(bias: Tensor, scale: Tensor, shift: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    # A hook that gives a batch norm its input's statistics, and weights by which it is (x + bias) · scale + shift.
-    def hook(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
-        mean, variance = given[0].mean((0, 2, 3)), given[0].var((0, 2, 3), unbiased=False)
-        norm.running_mean, norm.running_var = mean, variance
-        norm.weight.data = scale * (variance + norm.eps).sqrt()
-        norm.bias.data = (mean + bias) * scale + shift
-
-    return hook
+def _folded(net: FaceNet, weights: Weights) -> Iterator[Folded]:
+    layers = {"conv32_down": net.stem}
+    for (name, *_), block in zip(_BLOCKS, net.blocks, strict=True):
+        assert isinstance(block, _Residual)
+        layers |= {f"{name}/conv1": block.first, f"{name}/conv2": block.second}
+    for name, layer in layers.items():
+        kernel = named(weights, f"{name}/conv/filters").permute(3, 2, 0, 1)
+        affine = (named(weights, f"{name}/{part}") for part in ("conv/bias", "scale/weights", "scale/biases"))
+        yield Folded(name, layer.conv, layer.norm, kernel, *affine)

@@ -6,7 +6,7 @@ The network is given: dlib's with a new head (`face_net.py`), or one of the fact
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,21 +60,56 @@ class Epoch:
 OnEpoch = Callable[[Epoch], None]
 
 
-def fingerprint(train: Crops, params: Fitting, start: Mapping[str, NDArray[np.float32] | Tensor]) -> str:
+class Batches(Protocol):
+    """What is trained on, a batch at a time."""
+
+    share: Tensor
+    """[C] part of each class in the targets."""
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+
+    def epoch(self, number: int, *, imgsz: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pictures [B, 3, imgsz, imgsz] in 0-1 and targets [B, C] of an epoch, counted from 0."""
+
+
+class CropBatches:
+    """Crops as prepared, each once an epoch, augmented."""
+
+    def __init__(self, crops: Crops, params: Fitting) -> None:
+        self._crops, self._params = crops, params
+        self._batch = min(params.batch, len(crops))
+        self.share = crops.targets.sum(0) / len(crops)
+
+    def __len__(self) -> int:
+        return len(self._crops) // self._batch
+
+    def epoch(self, number: int, *, imgsz: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ARG002 - drawn from PyTorch's state, which checkpoints hold
+        """Yield the batches in a new order."""
+        order = _order(self._crops, _class_weights(self.share), self._params)
+        for chosen in torch.split(order, self._batch)[: len(self)]:
+            pictures = augmented(self._crops.pictures[chosen].to(device), self._params, imgsz=imgsz)
+            yield pictures, self._crops.targets[chosen].to(device)
+
+
+def fingerprint(
+    train: Crops, params: Fitting, start: Mapping[str, NDArray[np.float32] | Tensor], *, more: str = ""
+) -> str:
     """Return 16 hexadecimal digits that change with what is trained on, from and how: the name of a checkpoint.
 
-    `start` are the weights by name that the training starts from, in an order that does not change.
+    `start` are the weights by name that the training starts from, in an order that does not change; `more` is whatever
+    else matters.
     """
-    digest = hashlib.sha256(params.model_dump_json(include=set(Fitting.model_fields)).encode())
+    digest = hashlib.sha256((params.model_dump_json(include=set(Fitting.model_fields)) + more).encode())
     for array in (train.pictures, train.targets, train.emotions, *start.values()):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 
 def train_classifier(
-    net: N, train: Crops, valid: Crops, params: Fitting, *, checkpoint: Path, on_epoch: OnEpoch = lambda _: None
+    net: N, train: Batches, valid: Crops, params: Fitting, *, checkpoint: Path, on_epoch: OnEpoch = lambda _: None
 ) -> N:
-    """Train `net` on crops; returns the trained network, on the CPU and in eval mode.
+    """Train `net`; returns the trained network, on the CPU and in eval mode.
 
     AdamW, one cosine, label smoothing, mixup, classes balanced as `params.balance` says, and an exponential moving
     average of the weights, which is what is measured and returned: that of the last epoch, or with `params.patience`
@@ -89,11 +124,8 @@ def train_classifier(
     module = cast(nn.Module, net).to(device)
     ema = deepcopy(module)
     optimizer = _optimizer(net, params)
-    batch = min(params.batch, len(train))
-    steps_per_epoch = len(train) // batch
-    share = train.targets.sum(0) / len(train)
-    class_weights = (1 / (share * len(share)).clamp(min=1e-3)).clamp(max=20)
-    loss_weights = class_weights.to(device) if params.balance == "weights" else None
+    steps_per_epoch = len(train)
+    loss_weights = _class_weights(train.share).to(device) if params.balance == "weights" else None
     bf16 = params.amp == "bf16" or (params.amp == "auto" and has_bf16(device))
     run = _Run(params, total=params.epochs * steps_per_epoch)
     if checkpoint.is_file():
@@ -106,12 +138,9 @@ def train_classifier(
     while not run.finished:
         started, losses = time.monotonic(), 0.0
         module.train()
-        order = _order(train, class_weights, params)
-        for index in range(steps_per_epoch):
-            step = run.epochs * steps_per_epoch + index
-            chosen = order[index * batch : (index + 1) * batch]
-            pictures = augmented(train.pictures[chosen].to(device), params, imgsz=net.imgsz)
-            targets = smoothed(train.targets[chosen].to(device), params)
+        batches = train.epoch(run.epochs, imgsz=net.imgsz, device=device)
+        for step, (pictures, given) in enumerate(batches, start=run.epochs * steps_per_epoch):
+            targets = smoothed(given, params)
             if torch.rand(()) < params.mixup:
                 pictures, targets = mixed(pictures, targets, params)
             for group in optimizer.param_groups:
@@ -188,6 +217,10 @@ def logits_of(net: Network, crops: Crops, *, batch: int = 256) -> Tensor:
     with torch.inference_mode():
         parts = torch.split(crops.pictures, batch)
         return torch.cat([module(plain(part.to(device), imgsz=net.imgsz)).float().cpu() for part in parts])
+
+
+def _class_weights(share: Tensor) -> Tensor:
+    return (1 / (share * len(share)).clamp(min=1e-3)).clamp(max=20)
 
 
 def _order(train: Crops, class_weights: Tensor, params: Fitting) -> Tensor:

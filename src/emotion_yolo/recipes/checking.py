@@ -74,8 +74,11 @@ def _reference_findings(recipe: Recipe, *, root: Path) -> Iterator[str]:
                 if name not in recipe.inputs:
                     yield f"phase {phase.name}: {param}: {value}: no input {name!r}; {_known(recipe.inputs, 'inputs')}"
             elif path.is_relative_to(PHASES):
-                used.add(path)
-                if path not in handed_on:
+                below = {
+                    one for one in handed_on if MODEL_PARAMS.get(param) == "classifiers" and one.is_relative_to(path)
+                }
+                used |= below or {path}
+                if path not in handed_on and not below:
                     known = _known([str(one) for one in handed_on], "what earlier phases hand on")
                     yield f"phase {phase.name}: {param}: {value}: not handed on by an earlier phase; {known}"
             elif value and not (root / path).exists():

@@ -9,7 +9,7 @@ from emotion_yolo import paths
 from emotion_yolo.digests import sha256_of
 from emotion_yolo.expression.baselines import baseline, training_faces, weights_file, write_record
 from emotion_yolo.expression.networks import build, save
-from emotion_yolo.expression.training import Epoch, fingerprint, train_classifier
+from emotion_yolo.expression.training import CropBatches, Epoch, fingerprint, train_classifier
 from emotion_yolo.params import load_params
 from emotion_yolo.process import raise_if_interrupted
 from emotion_yolo.progress import say
@@ -48,7 +48,9 @@ def main(name: str) -> None:
             say(f"classify@{name}", f"{of}: loss {epoch.loss:.3f}, valid top-1 {epoch.valid_top1:.3f}")
             raise_if_interrupted()
 
-        net = train_classifier(net, train, valid, fitting, checkpoint=checkpoint, on_epoch=on_epoch)
+        net = train_classifier(
+            net, CropBatches(train, fitting), valid, fitting, checkpoint=checkpoint, on_epoch=on_epoch
+        )
         save(net, out)
         tracker.keep_for(sha256_of(weights_file(out)), wandb_dir=paths.WANDB)
     seconds = time.monotonic() - started

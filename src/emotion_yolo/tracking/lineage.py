@@ -1,5 +1,6 @@
 """The lineage of a model: the digest of the data, the revision of the code, and the machine."""
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -9,14 +10,21 @@ import yaml
 from emotion_yolo.digests import sha256_of
 from emotion_yolo.errors import ModelError, SourceError
 from emotion_yolo.inference.artefact import Environment, read_spec
-from emotion_yolo.params import Params, named_models
+from emotion_yolo.params import MODEL_PARAMS, Params, named_models
+from emotion_yolo.paths import TEACHER_NAME
 
 
 def input_digests(params: Params) -> dict[str, str]:
-    """Return the SHA-256 of each model that params name, by param: of a file, or of an exported detector's network."""
+    """Return the SHA-256 of each model that params name, by param: of a file, or of an exported detector's network.
+
+    Of a folder of teachers it is that of their digests, one a line in the order of their paths.
+    """
     digests = {}
     for param, path in named_models(params).items():
-        if path.is_dir():
+        if MODEL_PARAMS[param] == "classifiers":
+            lines = "".join(f"{sha256_of(file)}\n" for file in sorted(path.rglob(TEACHER_NAME)))
+            digests[param] = hashlib.sha256(lines.encode()).hexdigest()
+        elif path.is_dir():
             digests[param] = read_spec(path).files["onnx"].sha256
         elif path.is_file():  # Ultralytics knows names of its own besides
             digests[param] = sha256_of(path)

@@ -12,7 +12,8 @@ from typing import Any
 
 from emotion_yolo.digests import sha256_of
 from emotion_yolo.errors import ParamsError, TrainingError
-from emotion_yolo.params import Train
+from emotion_yolo.params import Train, model_path
+from emotion_yolo.paths import TEACHER_NAME
 from emotion_yolo.progress import say
 from emotion_yolo.yolo.hardware import (
     environment,
@@ -164,10 +165,13 @@ def train(
 
 
 def fingerprint(params: Train, prepared: Path) -> str:
-    """Return 16 hexadecimal digits that change with the params, the starting weights and the prepared set."""
+    """Return 16 hexadecimal digits that change with the params, the models they name and the prepared set."""
     digest = hashlib.sha256(params.model_dump_json().encode())
     if Path(params.weights).is_file():
         digest.update(sha256_of(Path(params.weights)).encode())
+    if folder := model_path(params.compose.teachers):
+        for path in sorted(folder.rglob(TEACHER_NAME)):
+            digest.update(sha256_of(path).encode())
     for path in sorted(prepared.rglob("*")):
         if path.is_file():
             # Of pictures the name and size will do: a set composed otherwise differs in its labels too.
