@@ -149,10 +149,6 @@ def test_what_a_phase_starts_from_and_hands_on_has_to_fit(project: Path, recipe:
 def test_teachers_are_all_that_earlier_phases_hand_on_below_a_folder(project: Path) -> None:
     handed_on = {"kind": "classifier", "hands_on": ["classifier"]}
     classifier = {**handed_on, "params": {"classifier": {"weights": "params.yaml"}}}
-        "kind": "classifier",
-        "params": {"classifier": {"weights": "params.yaml"}},
-        "hands_on": ["classifier"],
-    }
     taught = {"params": {"train": {"compose": {"teachers": "models/phases"}}}}
     assert findings(project, with_phases(classifier, classifier, taught)) == []
     only_one = {"params": {"train": {"compose": {"teachers": "models/phases/phase0"}}}}
