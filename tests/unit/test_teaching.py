@@ -165,6 +165,16 @@ def test_teachers_are_kept_and_asked_as_they_were_trained(tmp_path: Path) -> Non
     assert list(tmp_path.rglob("*.part")) == []
 
 
+def test_statistics_beyond_half_precision_are_kept(tmp_path: Path) -> None:
+    net = teacher(FaceMobileNet)
+    net.stem.norm.running_var = torch.full((32,), 1e6)  # type: ignore[union-attr]
+    save_teacher(net, 1.0, tmp_path / "classifier.pt")
+    state = torch.load(tmp_path / "classifier.pt", weights_only=True)["state"]
+    assert state["stem.norm.running_var"].tolist() == [1e6] * 32
+    assert state["stem.conv.weight"].dtype == torch.float16
+    assert torch.isfinite(load_teachers(tmp_path, CPU)(torch.rand(1, 3, 160, 160))).all()
+
+
 def test_a_folder_without_teachers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no classifier\.pt in it, expected at least one teacher; make it with"):
         load_teachers(tmp_path, CPU)

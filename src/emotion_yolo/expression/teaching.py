@@ -52,7 +52,7 @@ def resized(pictures: Tensor, imgsz: int) -> Tensor:
 
 
 def save_teacher(net: Teacher, temperature: float, out: Path) -> None:
-    """Write a classifier for `load_teachers`: fp16 weights, the network's name and its temperature."""
+    """Write a classifier for `load_teachers`: the network's name, its temperature, and its weights, kernels in fp16."""
     state = {name: _half(value) for name, value in net.state_dict().items()}
     partial = out.with_name(f"{out.name}.part")
     torch.save({"network": type(net).__name__, "temperature": temperature, "state": state}, partial)
@@ -60,7 +60,8 @@ def save_teacher(net: Teacher, temperature: float, out: Path) -> None:
 
 
 def _half(value: Tensor) -> Tensor:
-    return value.half() if value.is_floating_point() else value
+    # A batch norm's variance of pixels in 0-255 can be beyond fp16.
+    return value.half() if value.is_floating_point() and value.ndim > 1 else value
 
 
 def load_teachers(folder: Path, device: torch.device) -> Teachers:
