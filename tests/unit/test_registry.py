@@ -127,6 +127,8 @@ def test_a_better_candidate_is_promoted_and_the_tag_says_why(project: Project) -
 def test_an_equal_candidate_is_promoted(project: Project) -> None:
     project.commit_model(EQUAL)
     differences = {d.name: d for d in project.promote().comparison.differences}
+    latency = differences["latency"]
+    assert latency.tolerance == pytest.approx(max(0.05, 1 / latency.present))
     for name in ("emotion_top1", "worst_cell", "face_ap50", "ece"):
         assert differences[name].gain == pytest.approx(0, abs=1e-4)
     assert [v.stages for v in list_versions(project.root)] == [("prod",)]

@@ -68,7 +68,11 @@ def _from_git(name: str, revision: str, out: Path, *, root: Path) -> list[str]:
         ]
     path = revision.split(":", 1)[1].rstrip("/")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(out.with_suffix(".git"), filter="data")
+        for member in archive:  # `extractall` with a filter needs Python 3.11.4
+            if member.isfile() and (content := archive.extractfile(member)):
+                target = out.with_suffix(".git") / member.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content.read())
     (out.with_suffix(".git") / path).rename(out)
     shutil.rmtree(out.with_suffix(".git"))
     return []

@@ -22,6 +22,8 @@ from emotion_yolo.structures.images import read_rgb
 
 LATENCY_TOLERANCE = 0.05
 """Share by which a candidate may be slower: equal networks differ steadily by a few per cent, by memory layout."""
+LEAST_SLOWER = 1.0
+"""ms a picture by which a candidate may be slower in any case: less is the machine's, not the network's."""
 SIZE_TOLERANCE = 0.01
 """Share by which the files may be larger: the same network trained again differs by some bytes."""
 
@@ -188,7 +190,8 @@ def _latency(present: Detector, candidate: Detector, samples: Sequence[Sample], 
     interval = bootstrap(gain, len(chosen), resamples=params.bootstrap, seed=params.seed)["latency"]
     old, new = (float(value) for value in np.median(seconds, axis=0) * 1000)
     of_all = gain(np.ones(len(chosen)))["latency"]
-    return Difference("latency", _TITLES["latency"], old, new, of_all, interval, LATENCY_TOLERANCE)
+    tolerance = max(LATENCY_TOLERANCE, LEAST_SLOWER / old)
+    return Difference("latency", _TITLES["latency"], old, new, of_all, interval, tolerance)
 
 
 def _size(present: ModelSpec, candidate: ModelSpec) -> Difference:
