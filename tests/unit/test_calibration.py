@@ -109,18 +109,59 @@ def test_faces_count_by_their_weights() -> None:
 
 
 def test_every_set_counts_alike_however_few_faces_it_has() -> None:
-    scores, labels = sampled(400, 1.0, BIAS)
-    few, many = (scores[:40], labels[:40]), (scores[40:], labels[40:])
+    scores, labels = sampled(1000, 1.0, BIAS)
+    few, many = (scores[:100], labels[:100]), (scores[100:], labels[100:])
     repeated = fit_calibration(
         np.concatenate([np.repeat(few[0], 9, axis=0), many[0]]),
         np.concatenate([np.repeat(few[1], 9), many[1]]),
-        ["few"] * 360 + ["many"] * 360,
-        prior=20.0 * 720 / 400,
+        ["few"] * 900 + ["many"] * 900,
+        prior=20.0 * 1800 / 1000,
     )
-    got = fit_calibration(scores, labels, ["few"] * 40 + ["many"] * 360, prior=20.0)
+    got = fit_calibration(scores, labels, ["few"] * 100 + ["many"] * 900, prior=20.0)
     assert got.bias == pytest.approx(repeated.bias, abs=2e-4)
     assert got.temperature == pytest.approx(repeated.temperature, abs=2e-4)
-    assert got != fit_calibration(scores, labels, ["one"] * 400, prior=20.0)
+    assert got != fit_calibration(scores, labels, ["one"] * 1000, prior=20.0)
+
+
+def easy_and_hard(few: int) -> tuple[NDArray[np.float32], NDArray[np.int64], list[str]]:
+    """Return 2,000 faces whose scores are as sure as they may be, and `few` of another set whose are too sure."""
+    easy, hard = sampled(2000, 1.0, BIAS), sampled(few, 2.0, BIAS)
+    scores, labels = np.concatenate([easy[0], hard[0]]), np.concatenate([easy[1], hard[1]])
+    return scores, labels, ["easy"] * 2000 + ["hard"] * few
+
+
+def test_no_set_stays_too_sure_because_another_is_easy() -> None:
+    scores, labels, sets = easy_and_hard(600)
+    fitted = fit_calibration(scores, labels, sets, prior=20.0)
+    shown = probabilities(scores, temperature=fitted.temperature, bias=fitted.bias)
+    assert fit_temperature(shown[2000:], labels[2000:]) == pytest.approx(1.0, abs=0.01)
+    assert fit_temperature(shown[:2000], labels[:2000]) < 0.8
+    weights = np.repeat([2600 / 2 / 2000, 2600 / 2 / 600], [2000, 600])
+    temperature, bias = fit_bias(scores, labels, weights, prior=20.0)
+    together = probabilities(scores, temperature=temperature, bias=bias.tolist())
+    assert fit_temperature(together[2000:], labels[2000:]) > 1.1
+    # The rounding of the calibration to four digits may turn a tie or two.
+    assert (shown.argmax(axis=1) == together.argmax(axis=1)).mean() > 0.999
+
+
+def test_a_set_of_fewer_than_a_hundred_faces_does_not_decide_the_temperature() -> None:
+    scores, labels, sets = easy_and_hard(99)
+    weights = np.repeat([2099 / 2 / 2000, 2099 / 2 / 99], [2000, 99])
+    fitted = fit_calibration(scores, labels, sets, prior=20.0)
+    assert fitted.temperature == pytest.approx(fit_bias(scores, labels, weights, prior=20.0)[0], abs=1e-4)
+
+
+def test_small_sets_alone_keep_the_temperature_fitted_together() -> None:
+    scores, labels = sampled(120, 1.0, BIAS)
+    fitted = fit_calibration(scores, labels, ["a"] * 60 + ["b"] * 60, prior=20.0)
+    assert fitted.temperature == pytest.approx(fit_bias(scores, labels, np.ones(120), prior=20.0)[0], abs=1e-4)
+
+
+def test_a_set_whose_names_are_all_wrong_keeps_the_temperature_within_its_bounds() -> None:
+    scores, labels, sets = easy_and_hard(200)
+    labels[2000:] = scores[2000:].argmin(axis=1)
+    fitted = fit_calibration(scores, labels, sets, prior=20.0)
+    assert fitted.temperature == pytest.approx(20.0)
 
 
 def test_without_a_prior_the_calibration_is_a_temperature() -> None:

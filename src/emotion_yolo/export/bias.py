@@ -9,19 +9,29 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from emotion_yolo.inference.artefact import Calibration
-from emotion_yolo.inference.calibration import TEMPERATURES, FloatArray, fit_temperature, log_scores
+from emotion_yolo.inference.calibration import TEMPERATURES, FloatArray, fit_temperature, log_scores, probabilities
+
+_LEAST_FACES = 100  # of a set, for its own temperature to count: that of fewer is a matter of chance
 
 
 def fit_calibration(scores: FloatArray, labels: NDArray[np.int64], sets: Sequence[str], *, prior: float) -> Calibration:
     """Fit temperature and biases to [N, 8] scores in 0-1 and [N] labels, each of the `sets` [N] counting alike.
 
-    With a `prior` of 0 there are no biases, and every face counts alike. Errors are those of `fit_bias`.
+    Then all probabilities are tempered until no set of at least 100 faces is too sure by its own likelihood: an easy
+    set would hide that a hard one is. It changes no name. With a `prior` of 0 there are no biases, and every face
+    counts alike. Errors are those of `fit_bias`.
     """
     if not prior:
         return Calibration(temperature=round(fit_temperature(scores, labels), 4))
     counts = Counter(sets)
     weights = np.asarray([len(sets) / len(counts) / counts[name] for name in sets])
     temperature, bias = fit_bias(scores, labels, weights, prior=prior)
+    fitted, names = probabilities(scores, temperature=temperature, bias=bias.tolist()), np.asarray(sets)
+    large = [name for name, count in counts.items() if count >= _LEAST_FACES]
+    if len(counts) > 1:  # one alone was fitted as it is
+        own = (fit_temperature(fitted[names == name], labels[names == name]) for name in large)
+        factor = min(max([1.0, *own]), TEMPERATURES[1] / temperature)
+        temperature, bias = temperature * factor, bias / factor
     return Calibration(temperature=round(temperature, 4), bias=tuple(round(float(value), 4) for value in bias))
 
 
