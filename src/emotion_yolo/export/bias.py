@@ -26,10 +26,10 @@ def fit_calibration(scores: FloatArray, labels: NDArray[np.int64], sets: Sequenc
     counts = Counter(sets)
     weights = np.asarray([len(sets) / len(counts) / counts[name] for name in sets])
     temperature, bias = fit_bias(scores, labels, weights, prior=prior)
-    fitted, names = probabilities(scores, temperature=temperature, bias=bias.tolist()), np.asarray(sets)
-    large = [name for name, count in counts.items() if count >= _LEAST_FACES]
     if len(counts) > 1:  # one alone was fitted as it is
-        own = (fit_temperature(fitted[names == name], labels[names == name]) for name in large)
+        fitted = probabilities(scores, temperature=temperature, bias=bias.tolist())
+        faces = [np.asarray(sets) == name for name, count in counts.items() if count >= _LEAST_FACES]
+        own = [fit_temperature(fitted[of], labels[of]) for of in faces]
         factor = min(max([1.0, *own]), TEMPERATURES[1] / temperature)
         temperature, bias = temperature * factor, bias / factor
     return Calibration(temperature=round(temperature, 4), bias=tuple(round(float(value), 4) for value in bias))
