@@ -216,6 +216,7 @@ class Train(_Section):
     mirror: NonNegative
     mirror_epochs: Count
     shares: NonNegative
+    freeze_bn: bool
     amp: Literal["auto", "fp16", "bf16", "fp32"]
     device: Device
     workers: Count

@@ -161,6 +161,22 @@ def test_the_result_is_averaged_with_the_starting_weights(trained: Path, tmp_pat
     assert (averaged - begun).abs().max().item() == pytest.approx(0.0005, rel=0.3)
 
 
+@pytest.mark.parametrize("freeze_bn", [True, False])
+def test_frozen_batch_norms_keep_the_statistics_of_the_starting_weights(
+    trained: Path, tmp_path: Path, freeze_bn: bool
+) -> None:
+    begin = trained / "models/trained/weights.pt"
+    root = project(tmp_path, weights=str(begin), epochs=1, freeze_bn=freeze_bn)
+    process = start(root)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    begun, ended = (YOLO(path).model.state_dict() for path in (begin, root / "models/trained/weights.pt"))
+    statistics = [name for name in begun if name.endswith(("running_mean", "running_var"))]
+    assert len(statistics) > 100
+    assert all(torch.equal(begun[name], ended[name]) for name in statistics) == freeze_bn
+    assert not torch.equal(begun["model.0.conv.weight"], ended["model.0.conv.weight"])
+
+
 def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -> None:
     root = project(tmp_path, epochs=14, amp="bf16", cls_pw=0.3)  # so many that none is over before the signal comes
     for how, returned in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):

@@ -373,7 +373,9 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
 COMPOSE = load_params().train.compose.model_copy(update={"updates": 1})
 
 
-@pytest.mark.parametrize("setting", [{"sizes": [64]}, {"mirror": 1.0}, {"shares": 1.0}, {"compose": COMPOSE}])
+@pytest.mark.parametrize(
+    "setting", [{"sizes": [64]}, {"mirror": 1.0}, {"shares": 1.0}, {"freeze_bn": True}, {"compose": COMPOSE}]
+)
 def test_what_one_device_alone_can_do_is_refused_on_several(
     setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ class EmotionTrainer(DetectionTrainer):
     mirror: ClassVar[float] = 0.0
     mirror_epochs: ClassVar[int] = 0
     shares: ClassVar[float] = 0.0
+    freeze_bn: ClassVar[bool] = False
     compose: ClassVar[Compose | None] = None
     """How batches are composed; None where they hold pictures as prepared."""
     channels_last: ClassVar[frozenset[str]] = frozenset({"cpu", "cuda"})
@@ -247,6 +248,13 @@ class EmotionTrainer(DetectionTrainer):
             pictures, valid = len(self.train_loader.dataset), len(self.test_loader.dataset)
             counts = {"pictures": pictures, "valid": valid, "epochs": self.epochs, "finished": self.start_epoch}
             say("train", start_line(**counts, environment=self.environment))
+
+    def _model_train(self) -> None:
+        super()._model_train()
+        if self.freeze_bn:
+            for module in unwrap_model(self.model).modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Scale to 0-1, resize, in the memory order of the weights; draw the very first batch.

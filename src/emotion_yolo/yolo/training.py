@@ -37,7 +37,7 @@ from emotion_yolo.yolo.weights import check_weights
 
 OURS = {
     "weights", "wise_ft_alpha", "scene_repeat", "valid_pictures", "amp", "device", "sizes", "mirror", "mirror_epochs",
-    "shares", "compose",
+    "shares", "freeze_bn", "compose",
 }  # fmt: skip
 """What of `params.Train` is not Ultralytics' own argument of the same name."""
 PICTURES = (BATCH_NAME, TRUTH_NAME, ANSWERS_NAME)
@@ -81,10 +81,11 @@ def check(params: Train) -> Setup:
         ModelError: a precision that the device does not train in.
     """
     device = resolve_device(params.device)
-    if several_gpus(device) and (params.sizes or params.mirror or params.shares or params.compose.updates):
+    single = params.sizes or params.mirror or params.shares or params.freeze_bn or params.compose.updates
+    if single and several_gpus(device):
         raise ParamsError(
-            "train.sizes, train.mirror, train.shares and train.compose need a single device; set train.device to one, "
-            "or leave them out"
+            "train.sizes, train.mirror, train.shares, train.freeze_bn and train.compose need a single device; set "
+            "train.device to one, or leave them out"
         )
     workers = workers_that_fit(params.workers, batch=params.batch, imgsz=params.imgsz)
     if workers < params.workers:
@@ -141,7 +142,7 @@ def train(
     EmotionTrainer.on_epoch, EmotionTrainer.cpu_bf16 = on_epoch, cpu_bf16
     EmotionTrainer.sizes = tuple(params.sizes)
     EmotionTrainer.mirror, EmotionTrainer.mirror_epochs = params.mirror, params.mirror_epochs
-    EmotionTrainer.shares = params.shares
+    EmotionTrainer.shares, EmotionTrainer.freeze_bn = params.shares, params.freeze_bn
     EmotionTrainer.compose = params.compose if params.compose.updates else None
     EmotionTrainer.environment = setup.environment
     try:
