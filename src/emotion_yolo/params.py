@@ -177,6 +177,7 @@ class Compose(_Section):
     class_weights: dict[EmotionName, NonNegative]
     teachers: Model
     teacher_share: dict[str, Share]
+    own_share: Share
 
 
 class Train(_Section):

@@ -207,7 +207,7 @@ def test_a_training_interrupted_twice_goes_on_where_it_stopped(tmp_path: Path) -
 
 
 COMPOSE = {"updates": 2, "close_ups": 4, "pictures": 1, "sets": {}, "class_power": 0.5, "source_power": 0.5}
-COMPOSE |= {"class_weights": {}, "teachers": "models/none", "teacher_share": {}}
+COMPOSE |= {"class_weights": {}, "teachers": "models/none", "teacher_share": {}, "own_share": 0.0}
 
 
 def test_a_training_on_composed_batches_survives_a_kill(tmp_path: Path) -> None:
@@ -230,13 +230,15 @@ def test_a_training_on_composed_batches_survives_a_kill(tmp_path: Path) -> None:
     assert read_rgb(tmp_path / "train_batch.jpg").shape[0] in {128, 160, 192}  # close-ups, of whatever side came first
 
 
-def test_teachers_are_asked_while_batches_are_composed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("own_share", [0.0, 0.3])
+def test_teachers_are_asked_while_batches_are_composed(trained: Path, tmp_path: Path, own_share: float) -> None:
     torch.manual_seed(0)
     teachers = tmp_path / "models/phases/teacher"
     teachers.mkdir(parents=True)
     save_teacher(FaceNet(dropout=0.0), 1.0, teachers / TEACHER_NAME)
-    given = {**COMPOSE, "teachers": "models/phases", "teacher_share": {"crops": 0.5}}
-    root = project(tmp_path, epochs=1, compose=given, shares=1.0, sizes=[64], mirror=0.0)
+    given = {**COMPOSE, "teachers": "models/phases", "teacher_share": {"crops": 0.5}, "own_share": own_share}
+    begin = str(trained / "models/trained/weights.pt")
+    root = project(tmp_path, weights=begin, epochs=1, compose=given, shares=1.0, sizes=[64], mirror=0.0)
     process = start(root)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors

@@ -54,7 +54,7 @@ def material(*, photographs: Photographs | None = None, patches: Textures | None
 
 def compose(**changes: Any) -> Compose:
     given = {"updates": 2, "close_ups": 6, "pictures": 8, "sets": {}, "class_power": 0.5, "source_power": 0.5}
-    given |= {"class_weights": {}, "teachers": "models/none", "teacher_share": {}}
+    given |= {"class_weights": {}, "teachers": "models/none", "teacher_share": {}, "own_share": 0.0}
     return Compose.model_validate({**given, **changes})
 
 

@@ -16,6 +16,7 @@ from emotion_yolo.composition.loader import LABELS, SHARES
 from emotion_yolo.errors import ModelError, ParamsError
 from emotion_yolo.params import load_params
 from emotion_yolo.structures.emotions import FACE_ID, NAMES
+from emotion_yolo.yolo import own_teacher
 from emotion_yolo.yolo.assigner import FaceAwareAssigner, criterion
 from emotion_yolo.yolo.console import epoch_line, start_line
 from emotion_yolo.yolo.hardware import resolve_amp, resolve_device, workers_that_fit
@@ -384,6 +385,12 @@ def test_what_one_device_alone_can_do_is_refused_on_several(
         check(load_params().train.model_copy(update={"device": "0,1", **setting}))
 
 
+def test_a_training_that_is_to_teach_itself_needs_other_teachers_beside() -> None:
+    compose = COMPOSE.model_copy(update={"own_share": 0.3})
+    with pytest.raises(ParamsError, match=r"own_share is 0\.3, but train\.compose\.teachers names no folder; name one"):
+        check(load_params().train.model_copy(update={"device": "cpu", "compose": compose}))
+
+
 def test_workers_are_as_many_as_the_shared_memory_has_room_for(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     assert workers_that_fit(4, batch=1, imgsz=32, folder=tmp_path) == 4
@@ -523,7 +530,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_by_its_names(tmp_path: Path)
 
 
 def test_only_weights_of_the_eight_emotions_can_be_kept_in_part(weights: Path, tmp_path: Path) -> None:
-    check_weights(str(weights), alpha=0.6)
+    check_weights(str(weights), alpha=0.6, own_share=0.3)
     model = DetectionModel("yolo11n.yaml", nc=len(NAMES), verbose=False)
     model.names = dict(enumerate("abcdefgh"))
     torch.save({"model": model, "train_args": {"task": "detect"}}, tmp_path / "others.pt")
@@ -531,6 +538,8 @@ def test_only_weights_of_the_eight_emotions_can_be_kept_in_part(weights: Path, t
         check_weights(start)
         with pytest.raises(ModelError, match=r"train\.wise_ft_alpha is 0\.6.*set train\.wise_ft_alpha to 1"):
             check_weights(start, alpha=0.6)
+        with pytest.raises(ModelError, match=r"train\.compose\.own_share is 0\.3.*set train\.compose\.own_share to 0"):
+            check_weights(start, own_share=0.3)
 
 
 def test_kept_weights_are_averaged_with_the_trained_ones_by_their_share(weights: Path, tmp_path: Path) -> None:
@@ -576,8 +585,14 @@ def test_a_network_of_other_classes_is_not_exported(tmp_path: Path) -> None:
         export_onnx(tmp_path / "pets.pt", tmp_path / "model.onnx", imgsz=64)
 
 
-def test_the_targets_of_close_ups_are_their_labels_and_what_the_teachers_see() -> None:
+@pytest.mark.parametrize("own_share", [0.0, 0.3])
+def test_the_targets_of_close_ups_are_their_labels_and_what_the_teachers_see(
+    own_share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = object.__new__(EmotionTrainer)
+    monkeypatch.setattr(EmotionTrainer, "compose", COMPOSE.model_copy(update={"own_share": own_share}))
+    own = torch.eye(8)[[1, 4, 2]]
+    trainer._own = (lambda _: own) if own_share else None  # type: ignore[assignment] - asked alike
     trainer.targets = torch.zeros(10, 8)  # two rows of the set's own, eight for the present batch
     trainer.targets[:2] = 0.125
     labels, seen = torch.eye(8)[[3, 0, 7]], torch.eye(8)[[4, 4, 4]]
@@ -591,6 +606,19 @@ def test_the_targets_of_close_ups_are_their_labels_and_what_the_teachers_see() -
     taught = trainer._taught({**batch, "cls": torch.zeros(3, 1)}, teachers)  # type: ignore[arg-type] - asked alike
     rows = taught["cls"].ravel().long() - (FACE_ID + 1)
     assert rows.tolist() == [7, 8, 9]
-    assert torch.allclose(trainer.targets[rows], torch.lerp(labels, seen, batch[SHARES]))
+    assert torch.allclose(trainer.targets[rows], torch.lerp(labels, torch.lerp(seen, own, own_share), batch[SHARES]))
     assert torch.equal(trainer.targets[:2], torch.full((2, 8), 0.125))
     assert asked[0] is batch["img"]
+
+
+def test_a_network_teaches_what_its_surest_box_says_but_surer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_teacher, "has_bf16", lambda _: False)
+    close_ups = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(5))
+    said = own_teacher.OwnTeacher("models/release/weights.pt", torch.device("cpu"))(close_ups)
+    with torch.no_grad():
+        scores = YOLO("models/release/weights.pt").model.float().eval()(close_ups)[0][:, 4:]
+    surest = torch.stack([of[:, of.sum(0).argmax()] for of in scores]).clamp(min=1e-6)
+    shares = surest / surest.sum(1, keepdim=True)
+    sharper = shares ** (1 / 0.69)
+    assert torch.allclose(said, sharper / sharper.sum(1, keepdim=True), atol=1e-5)
+    assert (said.amax(1) > shares.amax(1) + 0.01).all()

@@ -30,6 +30,7 @@ from emotion_yolo.yolo import CPU_THREADS
 from emotion_yolo.yolo.assigner import criterion
 from emotion_yolo.yolo.console import epoch_line, start_line
 from emotion_yolo.yolo.mirror import mirrored
+from emotion_yolo.yolo.own_teacher import OwnTeacher
 from emotion_yolo.yolo.view import attach_targets
 
 RESUME_NAME = "resume.pt"
@@ -151,6 +152,8 @@ class EmotionTrainer(DetectionTrainer):
     mirror_epochs: ClassVar[int] = 0
     shares: ClassVar[float] = 0.0
     freeze_bn: ClassVar[bool] = False
+    start: ClassVar[str] = ""
+    """The checkpoint that training starts from, for `compose.own_share`."""
     compose: ClassVar[Compose | None] = None
     """How batches are composed; None where they hold pictures as prepared."""
     channels_last: ClassVar[frozenset[str]] = frozenset({"cpu", "cuda"})
@@ -163,6 +166,7 @@ class EmotionTrainer(DetectionTrainer):
         self._bar: Bar | None = None
         self._material: Material | None = None
         self._teachers: Teachers | None = None
+        self._own: OwnTeacher | None = None
         self._batch_asked_for = self._batch_said = self.batch_size
         self._complete = True  # whether gradients are those of a whole update
         if sys.stderr.isatty():
@@ -204,6 +208,8 @@ class EmotionTrainer(DetectionTrainer):
             self._material = read_material(Path(dataset_path).parent, device=self.device)
             if folder := model_path(self.compose.teachers):
                 self._teachers = load_teachers(folder, self.device)
+            if self.compose.own_share:
+                self._own = OwnTeacher(self.start, self.device)
         # The last rows are for what teachers say of the present close-ups.
         room = torch.zeros(most_close_ups(self.compose) if self._teachers else 0, len(NAMES))
         self.targets = torch.cat([torch.from_numpy(self._material.targets), room]).to(self.device)
@@ -279,7 +285,10 @@ class EmotionTrainer(DetectionTrainer):
 
     def _taught(self, batch: dict[str, Any], teachers: Teachers) -> dict[str, Any]:
         """Return a batch of close-ups whose targets are their labels mixed with what the teachers see in them."""
-        taught = torch.lerp(batch[LABELS], teachers(batch["img"]), batch[SHARES])
+        said = teachers(batch["img"])
+        if self._own and self.compose:
+            said = torch.lerp(said, self._own(batch["img"]), self.compose.own_share)
+        taught = torch.lerp(batch[LABELS], said, batch[SHARES])
         first = len(self.targets) - len(taught)
         self.targets[first:] = taught
         rows = torch.arange(FACE_ID + 1 + first, FACE_ID + 1 + len(self.targets), device=taught.device)

@@ -77,7 +77,7 @@ def check(params: Train) -> Setup:
     """Resolve what `params` leave to the machine, before anything is loaded.
 
     Raises:
-        ParamsError: a device that is not there, or several where one is needed.
+        ParamsError: a device that is not there, or several where one is needed; `own_share` without teachers.
         ModelError: a precision that the device does not train in.
     """
     device = resolve_device(params.device)
@@ -86,6 +86,11 @@ def check(params: Train) -> Setup:
         raise ParamsError(
             "train.sizes, train.mirror, train.shares, train.freeze_bn and train.compose need a single device; set "
             "train.device to one, or leave them out"
+        )
+    if params.compose.own_share and model_path(params.compose.teachers) is None:
+        raise ParamsError(
+            f"train.compose.own_share is {params.compose.own_share:g}, but train.compose.teachers names no folder; "
+            "name one, or set own_share to 0"
         )
     workers = workers_that_fit(params.workers, batch=params.batch, imgsz=params.imgsz)
     if workers < params.workers:
@@ -138,12 +143,13 @@ def train(
     if (checkpoints / RESUME_NAME).exists():
         overrides["resume"] = str(checkpoints / RESUME_NAME)
     else:
-        check_weights(params.weights, alpha=params.wise_ft_alpha)
+        check_weights(params.weights, alpha=params.wise_ft_alpha, own_share=params.compose.own_share)
     EmotionTrainer.on_epoch, EmotionTrainer.cpu_bf16 = on_epoch, cpu_bf16
     EmotionTrainer.sizes = tuple(params.sizes)
     EmotionTrainer.mirror, EmotionTrainer.mirror_epochs = params.mirror, params.mirror_epochs
     EmotionTrainer.shares, EmotionTrainer.freeze_bn = params.shares, params.freeze_bn
     EmotionTrainer.compose = params.compose if params.compose.updates else None
+    EmotionTrainer.start = params.weights
     EmotionTrainer.environment = setup.environment
     try:
         EmotionTrainer(overrides=overrides).train()

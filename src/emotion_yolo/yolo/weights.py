@@ -14,12 +14,12 @@ from emotion_yolo.structures.emotions import NAMES
 _ADVICE = "take models/release/weights.pt, a YOLO detection checkpoint (yolo11n.pt, yolo26n.pt …), or its .yaml"
 
 
-def check_weights(weights: str, *, alpha: float = 1.0) -> None:
+def check_weights(weights: str, *, alpha: float = 1.0, own_share: float = 0.0) -> None:
     """Refuse `weights`, a path or a name that Ultralytics downloads, unless this pipeline can use them to the end.
 
     They have to be trainable here, exportable, and readable by the service: a YOLO detection network with a stride of
     32 px on RGB. A `.yaml` is the description of a network, trained from random weights. To be averaged with what is
-    trained from it (`alpha` < 1), a checkpoint has to name the eight emotions.
+    trained from it (`alpha` < 1) or to teach it (`own_share` > 0), a checkpoint has to name the eight emotions.
 
     Raises:
         ModelError: they are not, or cannot be had.
@@ -39,9 +39,11 @@ def check_weights(weights: str, *, alpha: float = 1.0) -> None:
     if (found := _unusable(network)) is not None:
         raise ModelError(f"{said}, {found}; {_ADVICE}")
     named = Path(weights).suffix == ".pt" and tuple(model.names.values()) == NAMES
-    if alpha < 1 and not named:
-        message = f"train.wise_ft_alpha is {alpha:g}, but train.weights {weights!r} does not name the eight emotions"
-        raise ModelError(f"{message}; start from a release, or set train.wise_ft_alpha to 1")
+    needs = {"wise_ft_alpha": (alpha, 1), "compose.own_share": (own_share, 0)}
+    for name, (value, without) in needs.items():
+        if value != without and not named:
+            message = f"train.{name} is {value:g}, but train.weights {weights!r} does not name the eight emotions"
+            raise ModelError(f"{message}; start from a release, or set train.{name} to {without}")
 
 
 def _reason(weights: str, error: Exception) -> str:
