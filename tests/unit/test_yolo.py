@@ -585,14 +585,8 @@ def test_a_network_of_other_classes_is_not_exported(tmp_path: Path) -> None:
         export_onnx(tmp_path / "pets.pt", tmp_path / "model.onnx", imgsz=64)
 
 
-@pytest.mark.parametrize("own_share", [0.0, 0.3])
-def test_the_targets_of_close_ups_are_their_labels_and_what_the_teachers_see(
-    own_share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_targets_of_close_ups_are_their_labels_and_what_the_teachers_see() -> None:
     trainer = object.__new__(EmotionTrainer)
-    monkeypatch.setattr(EmotionTrainer, "compose", COMPOSE.model_copy(update={"own_share": own_share}))
-    own = torch.eye(8)[[1, 4, 2]]
-    trainer._own = (lambda _: own) if own_share else None  # type: ignore[assignment] - asked alike
     trainer.targets = torch.zeros(10, 8)  # two rows of the set's own, eight for the present batch
     trainer.targets[:2] = 0.125
     labels, seen = torch.eye(8)[[3, 0, 7]], torch.eye(8)[[4, 4, 4]]
@@ -603,22 +597,29 @@ def test_the_targets_of_close_ups_are_their_labels_and_what_the_teachers_see(
         return seen
 
     batch = {"img": torch.rand(3, 3, 32, 32), LABELS: labels, SHARES: torch.tensor([[0.25], [0.0], [1.0]])}
-    taught = trainer._taught({**batch, "cls": torch.zeros(3, 1)}, teachers)  # type: ignore[arg-type] - asked alike
+    taught = trainer._taught({**batch, "cls": torch.zeros(3, 1)}, teachers)
     rows = taught["cls"].ravel().long() - (FACE_ID + 1)
     assert rows.tolist() == [7, 8, 9]
-    assert torch.allclose(trainer.targets[rows], torch.lerp(labels, torch.lerp(seen, own, own_share), batch[SHARES]))
+    assert torch.allclose(trainer.targets[rows], torch.lerp(labels, seen, batch[SHARES]))
     assert torch.equal(trainer.targets[:2], torch.full((2, 8), 0.125))
     assert asked[0] is batch["img"]
 
 
-def test_a_network_teaches_what_its_surest_box_says_but_surer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_teaches_what_its_surest_box_says_but_surer_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_teacher, "has_bf16", lambda _: False)
     close_ups = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(5))
-    said = own_teacher.OwnTeacher("models/release/weights.pt", torch.device("cpu"))(close_ups)
+
+    def said(share: float) -> torch.Tensor:
+        release, cpu = "models/release/weights.pt", torch.device("cpu")
+        return own_teacher.OwnTeacher(release, beside=lambda _: others, share=share, device=cpu)(close_ups)
+
+    others = torch.eye(8)[[1, 4, 2]]
     with torch.no_grad():
         scores = YOLO("models/release/weights.pt").model.float().eval()(close_ups)[0][:, 4:]
     surest = torch.stack([of[:, of.sum(0).argmax()] for of in scores]).clamp(min=1e-6)
     shares = surest / surest.sum(1, keepdim=True)
     sharper = shares ** (1 / 0.69)
-    assert torch.allclose(said, sharper / sharper.sum(1, keepdim=True), atol=1e-5)
-    assert (said.amax(1) > shares.amax(1) + 0.01).all()
+    own = sharper / sharper.sum(1, keepdim=True)
+    assert (own.amax(1) > shares.amax(1) + 0.01).all()
+    assert torch.allclose(said(1.0), own, atol=1e-5)
+    assert torch.allclose(said(0.3), 0.7 * others + 0.3 * own, atol=1e-5)

@@ -1,7 +1,9 @@
-"""The network that a training starts from as one of its own teachers, as it was before the training.
+"""The network that a training starts from as one of its teachers, as it was before the training.
 
-What it knows and the classifiers do not is kept that way (born-again networks; Furlanello et al., arXiv:1805.04770).
+It is meant to keep what that knows and the others do not (born-again networks; Furlanello et al., arXiv:1805.04770).
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,23 +15,26 @@ from emotion_yolo.yolo.weights import one_to_many
 _TEMPERATURE = 0.69  # of its shares, which the class loss leaves flatter than they should be; the ninth release's
 _LEAST = 1e-6
 
+Ask = Callable[[Tensor], Tensor]
+"""Of close-ups [B, 3, S, S] in 0-1 to the probabilities [B, 8] of their expressions."""
+
 
 class OwnTeacher:
-    """Names the faces of close-ups as the checkpoint `weights`, of the eight emotions, does."""
+    """The checkpoint `weights`, of the eight emotions, with `share` in the answer beside other teachers."""
 
-    def __init__(self, weights: str, device: torch.device) -> None:
+    def __init__(self, weights: str, *, beside: Ask, share: float, device: torch.device) -> None:
         model = load_checkpoint(weights)[0].float()
         one_to_many(model)
         self._model = model.to(device).eval().requires_grad_(requires_grad=False)
-        self._bf16 = has_bf16(device)
+        self._beside, self._share, self._bf16 = beside, share, has_bf16(device)
 
     @torch.no_grad()
     def __call__(self, close_ups: Tensor) -> Tensor:
-        """Return the probabilities [B, 8] of the surest box on close-ups [B, 3, S, S] in 0-1."""
+        """Return the probabilities [B, 8] on close-ups [B, 3, S, S] in 0-1; its own are those of the surest box."""
         with torch.autocast(close_ups.device.type, torch.bfloat16, enabled=self._bf16):
             answer = self._model(close_ups)
         scores = (answer[0] if isinstance(answer, tuple) else answer)[:, 4:].float()  # [B, 8, A]
         surest = scores.sum(1).argmax(1)
         of_face = scores[torch.arange(len(scores), device=scores.device), :, surest].clamp(min=_LEAST)
-        probabilities: Tensor = (of_face.log() / _TEMPERATURE).softmax(1)
-        return probabilities
+        own = (of_face.log() / _TEMPERATURE).softmax(1)
+        return torch.lerp(self._beside(close_ups), own, self._share)

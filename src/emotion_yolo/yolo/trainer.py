@@ -22,7 +22,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from emotion_yolo.composition.loader import COMPLETE, LABELS, SHARES, ComposedLoader, most_close_ups
 from emotion_yolo.composition.material import Material, read_material
-from emotion_yolo.expression.teaching import Teachers, load_teachers
+from emotion_yolo.expression.teaching import load_teachers
 from emotion_yolo.params import Compose, model_path
 from emotion_yolo.progress import Bar, say, show_progress
 from emotion_yolo.structures.emotions import FACE_ID, FACE_NAME, NAMES
@@ -30,7 +30,7 @@ from emotion_yolo.yolo import CPU_THREADS
 from emotion_yolo.yolo.assigner import criterion
 from emotion_yolo.yolo.console import epoch_line, start_line
 from emotion_yolo.yolo.mirror import mirrored
-from emotion_yolo.yolo.own_teacher import OwnTeacher
+from emotion_yolo.yolo.own_teacher import Ask, OwnTeacher
 from emotion_yolo.yolo.view import attach_targets
 
 RESUME_NAME = "resume.pt"
@@ -165,8 +165,7 @@ class EmotionTrainer(DetectionTrainer):
         super().__init__(*args, **kwargs)
         self._bar: Bar | None = None
         self._material: Material | None = None
-        self._teachers: Teachers | None = None
-        self._own: OwnTeacher | None = None
+        self._teachers: Ask | None = None
         self._batch_asked_for = self._batch_said = self.batch_size
         self._complete = True  # whether gradients are those of a whole update
         if sys.stderr.isatty():
@@ -208,8 +207,8 @@ class EmotionTrainer(DetectionTrainer):
             self._material = read_material(Path(dataset_path).parent, device=self.device)
             if folder := model_path(self.compose.teachers):
                 self._teachers = load_teachers(folder, self.device)
-            if self.compose.own_share:
-                self._own = OwnTeacher(self.start, self.device)
+                if share := self.compose.own_share:
+                    self._teachers = OwnTeacher(self.start, beside=self._teachers, share=share, device=self.device)
         # The last rows are for what teachers say of the present close-ups.
         room = torch.zeros(most_close_ups(self.compose) if self._teachers else 0, len(NAMES))
         self.targets = torch.cat([torch.from_numpy(self._material.targets), room]).to(self.device)
@@ -283,12 +282,9 @@ class EmotionTrainer(DetectionTrainer):
             batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
         return batch
 
-    def _taught(self, batch: dict[str, Any], teachers: Teachers) -> dict[str, Any]:
+    def _taught(self, batch: dict[str, Any], teachers: Ask) -> dict[str, Any]:
         """Return a batch of close-ups whose targets are their labels mixed with what the teachers see in them."""
-        said = teachers(batch["img"])
-        if self._own and self.compose:
-            said = torch.lerp(said, self._own(batch["img"]), self.compose.own_share)
-        taught = torch.lerp(batch[LABELS], said, batch[SHARES])
+        taught = torch.lerp(batch[LABELS], teachers(batch["img"]), batch[SHARES])
         first = len(self.targets) - len(taught)
         self.targets[first:] = taught
         rows = torch.arange(FACE_ID + 1 + first, FACE_ID + 1 + len(self.targets), device=taught.device)
